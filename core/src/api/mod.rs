@@ -1,0 +1,15 @@
+//! What must be the same everywhere, one file per topic.
+
+pub mod condition;
+pub mod copying;
+pub mod crds;
+pub mod credentials;
+pub mod exported_service;
+pub mod gateway_report;
+pub mod identity;
+pub mod labels;
+pub mod link;
+pub mod names;
+pub mod reason;
+pub mod selector;
+pub mod slice;

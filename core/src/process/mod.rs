@@ -1,0 +1,1 @@
+//! What a long-running part needs around its work.
