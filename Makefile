@@ -1,0 +1,44 @@
+# One command each; tests/testbed/ holds the scripts. "make help" lists them.
+CLUSTERS ?= east west
+PROFILE ?= dev-image
+export PROFILE
+BED := tests/testbed
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: tools
+tools: ## kubectl, kind, helm, etcd and Kubernetes' programs, built into the cache
+	@$(BED)/prerequisites.sh tools
+	@$(BED)/tools.sh
+
+.PHONY: clusters
+clusters: ## real multi-node clusters: CLUSTERS="east west" unless told
+	@$(BED)/clusters.sh $(CLUSTERS)
+
+.PHONY: env
+env: ## what a shell needs to use them: eval "$(make -s env)"
+	@$(BED)/env.sh
+
+.PHONY: images
+images: ## the product's images, built and brought to the clusters that are up
+	cargo build --profile $(PROFILE) --bins
+	@$(BED)/images.sh
+
+.PHONY: test
+test: ## every test, fast ones first
+	@$(BED)/test.sh $(CLUSTERS)
+
+.PHONY: demo
+demo: ## the clusters, and one calling the other
+	@$(BED)/clusters.sh $(CLUSTERS)
+	@$(BED)/demo.sh
+
+.PHONY: clean
+clean: ## the clusters are deleted, the cache stays
+	@$(BED)/clean.sh
+
+.PHONY: distclean
+distclean: ## the clusters, the images and the cache are deleted
+	@$(BED)/clean.sh all

@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# One cluster, by name: left alone when it is sound, otherwise made anew; then LoadBalancer addresses and the test images.
+# Its kubeconfig is <cache>/clusters/<name>.kubeconfig, its context cluster-<name>.
+set -euo pipefail
+source "$(dirname "$0")/lib.sh"
+
+name=$1
+config=$REPO/kind-configs/$name.yaml
+[[ -f $config ]] || die "there is no kind-configs/$name.yaml: CLUSTERS may name $(cd "$REPO/kind-configs" && echo *.yaml | sed 's/\.yaml//g')."
+image=$(<"$LINKSPAN_CACHE/node-image")
+state=$LINKSPAN_CACHE/clusters/$name
+mkdir -p "$LINKSPAN_CACHE/clusters"
+kubectl() {
+  timeout "${LIMIT:-30}" "$LINKSPAN_TOOLS/kubectl" --kubeconfig "$state.kubeconfig" --context "cluster-$name" "$@"
+}
+nodes() {
+  nodes_of "$name" "$@" | xargs
+}
+
+# Sound: made of this image and this configuration, every node running and Ready, the API answering within 30 s.
+made_from=$(KEY_EXTRA=$image key "$config")
+sound() {
+  [[ -f $state.made-from && $(<"$state.made-from") == "$made_from" ]] || return 1
+  [[ $(nodes) == "$(nodes --all)" && -n $(nodes) ]] || return 1
+  kubectl wait node --all --for=condition=Ready --timeout=25s
+}
+
+if ! sound; then
+  rm -f "$state.made-from"
+  "$LINKSPAN_TOOLS/kind" delete cluster --name "$name" --kubeconfig "$state.scratch"
+  timeout 300 "$LINKSPAN_TOOLS/kind" create cluster --config "$config" --image "$image" --kubeconfig "$state.scratch" --wait 120s
+  sed "s/kind-$name/cluster-$name/g" "$state.scratch" >"$state.kubeconfig.new"
+  mv "$state.kubeconfig.new" "$state.kubeconfig"
+  rm -f "$state.scratch"
+  LIMIT=130 kubectl wait node --all --for=condition=Ready --timeout=120s
+  # The control plane's images are there; the nodes of an upstream image lack ours.
+  load_images "$(nodes)" "$AGENT_IMAGE"
+
+  # LoadBalancer addresses: each cluster has sixty at the end of the docker network's last /24, which docker reaches last.
+  subnet=$(docker network inspect kind --format '{{ range .IPAM.Config }}{{ println .Subnet }}{{ end }}' | grep -m 1 -F .)
+  IFS=./ read -r a b c d bits <<<"$subnet"
+  end=$(((((a << 24) + (b << 16) + (c << 8) + d) | ((1 << (32 - bits)) - 1))))
+  case $name in east) first=10 ;; west) first=80 ;; *) first=150 ;; esac
+  sed "s/@POOL_PREFIX@/$((end >> 24 & 255)).$((end >> 16 & 255)).$((end >> 8 & 255))/; s/@POOL_FIRST@/$first/; s/@POOL_LAST@/$((first + 59))/" \
+    "$BED/load-balancer.yaml" | kubectl apply -f -
+  LIMIT=130 kubectl --namespace kube-system wait deployment --all --for=condition=Available --timeout=120s
+  LIMIT=130 kubectl --namespace kube-system rollout status daemonset --timeout=120s
+  echo "$made_from" >"$state.made-from"
+fi
+load_images "$(nodes)" "${TEST_IMAGES[@]}"

@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# Prints what a shell needs to use the clusters and the tools: eval "$(make -s env)".
+set -euo pipefail
+source "$(dirname "$0")/lib.sh"
+
+for name in LINKSPAN_CACHE LINKSPAN_TOOLS KUBECONFIG; do printf 'export %s=%q\n' "$name" "${!name}"; done
+printf 'export PATH=%q:"$PATH"\n' "$LINKSPAN_TOOLS"

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# The product's images: each one static program on an empty root, tagged with the workspace's version, and brought to the
+# clusters that are up. PROFILE names the cargo profile that built the programs (dev-image unless told).
+set -euo pipefail
+source "$(dirname "$0")/lib.sh"
+
+prepare_cache
+profile=${PROFILE:-dev-image}
+folder=${CARGO_TARGET_DIR:-$REPO/target}/$profile
+if [[ $profile == dev || $profile == test ]]; then folder=${folder%/*}/debug; fi
+version=$(workspace_version)
+names=()
+work=$(mktemp -d "$SCRATCH/product.XXXXXX")
+for program in linkspan-gateway linkspan-mirror-controller link-cli; do
+  binary=$folder/$program
+  [[ -x $binary ]] || die "there is no $binary: cargo build --profile $profile --bins makes it."
+  ! ldd "$binary" 2>/dev/null | grep -q '=>' || die "$binary wants shared libraries, and its image has none: it must be linked statically (.cargo/config.toml)."
+  image=linkspan/${program#linkspan-}:$version
+  names+=("$image")
+  key=$(KEY_EXTRA=$version key "$BED/images.sh" "$binary")
+  image_is "$image" "$key" && continue
+  rm -rf "$work/root"
+  mkdir "$work/root"
+  install -m 755 "$binary" "$work/root/"
+  import_image "$image" "$key" "$work/root" "ENTRYPOINT [\"/$program\"]" 'USER 65532:65532' 'ENV PATH=/' \
+    "LABEL org.opencontainers.image.title=$program" "LABEL org.opencontainers.image.version=$version" \
+    'LABEL org.opencontainers.image.licenses=Apache-2.0'
+done
+rm -rf "$work"
+
+mapfile -t clusters < <(clusters_up)
+nodes=$(for cluster in "${clusters[@]}"; do nodes_of "$cluster"; done | xargs)
+[[ -z $nodes ]] || load_images "$nodes" "${names[@]}"
+echo "${names[*]}: loaded in ${clusters[*]:-no cluster, for none is up}"

@@ -1,0 +1,163 @@
+# What every script of the test bed shares: versions, places, keys of the cache, one line per step. Sourced, never run.
+# shellcheck shell=bash
+
+BED=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+REPO=$(cd "$BED/../.." && pwd)
+export LINKSPAN_CACHE=${LINKSPAN_CACHE:-${HOME:-/root}/.cache/linkspan}
+export LINKSPAN_TOOLS=$LINKSPAN_CACHE/bin
+export KUBECONFIG=$LINKSPAN_CACHE/kubeconfig
+export PATH=$LINKSPAN_TOOLS:$PATH
+
+KUBERNETES_VERSION=$(awk '$1 == "k8s.io/kubernetes" && $2 ~ /^v/ { print $2 }' "$BED/tools/go.mod")
+DEBIAN_RELEASE=bookworm
+CLIENT_IMAGE=linkspan/client:demo
+APPS_IMAGE=linkspan/test-apps:demo
+AGENT_IMAGE=linkspan-testbed/agent:1
+TEST_IMAGES=("$CLIENT_IMAGE" "$APPS_IMAGE")
+SCRATCH=$LINKSPAN_CACHE/tmp
+LOGS=$LINKSPAN_CACHE/logs
+
+die() {
+  echo "$*" >&2
+  exit 1
+}
+
+# key FILE...: twelve hex digits that change when a file does, or when a word in KEY_EXTRA does.
+key() {
+  { echo "${KEY_EXTRA:-}"; cat "$@"; } | sha256sum | cut -c1-12
+}
+
+tools_key() {
+  KEY_EXTRA=$(go env GOVERSION GOARCH) key "$BED"/tools/go.{mod,sum} "$BED"/tools/cmd/*/*.go "$BED/tools.sh"
+}
+
+rootfs_key() {
+  KEY_EXTRA=$DEBIAN_RELEASE key "$BED/rootfs.sh"
+}
+
+test_images_key() {
+  KEY_EXTRA=$(rootfs_key) key "$BED/test-images.sh" "$BED"/apps/*
+}
+
+agent_key() {
+  KEY_EXTRA=$(rootfs_key) key "$BED/agent-image.sh" "$BED"/agent/*.sh
+}
+
+node_image_key() {
+  KEY_EXTRA=$(tools_key)$(rootfs_key)$(agent_key) key "$BED/node-image.sh" "$BED"/node/*
+}
+
+# workspace_version: the version that every crate, image and chart of this checkout has.
+workspace_version() {
+  awk -F '"' '/^\[/ { inside = $0 == "[workspace.package]" } inside && /^version *=/ { print $2 }' "$REPO/Cargo.toml"
+}
+
+# nodes_of CLUSTER [--all]: the names of a cluster's running nodes, or of all it has.
+nodes_of() {
+  docker ps "${@:2}" --filter "label=io.x-k8s.kind.cluster=$1" --format '{{ .Names }}' | sort
+}
+
+# clusters_up: the names of our clusters that were made to the end and have running nodes.
+clusters_up() {
+  local file name
+  for file in "$LINKSPAN_CACHE"/clusters/*.made-from; do
+    name=$(basename "$file" .made-from)
+    [[ -z $(nodes_of "$name") ]] || echo "$name"
+  done
+}
+
+# prepare_cache: the folder, marked as ours so that `make distclean` dares to remove it.
+prepare_cache() {
+  mkdir -p "$LINKSPAN_CACHE" "$LOGS" "$SCRATCH"
+  touch "$LINKSPAN_CACHE/.linkspan-cache"
+}
+
+# hold_lock: one run at a time. Steps inherit the lock, so that one left behind by a killed run is waited for, not doubled.
+hold_lock() {
+  prepare_cache
+  exec 9>"$LINKSPAN_CACHE/.lock"
+  if ! flock --nonblock 9; then
+    echo "waiting for an earlier run that is still at work"
+    flock --timeout 1200 9 || die "an earlier run has held $LINKSPAN_CACHE/.lock for 20 minutes: stop it (fuser $LINKSPAN_CACHE/.lock shows it), then run this again."
+  fi
+  # Only runs that hold the lock write here: what is left over belongs to a run that was killed.
+  find "$SCRATCH" -mindepth 1 -maxdepth 1 -exec rm -rf --one-file-system {} +
+}
+
+# step TITLE SCRIPT...: runs it with its output in a log; one line with the elapsed time, or the log's end when it fails.
+step() {
+  local title=$1 log start=$SECONDS
+  shift
+  log=$LOGS/$(basename "$1" .sh)${2:+-$2}.log
+  if "$@" >"$log" 2>&1 </dev/null; then
+    printf '%-62s %4d s\n' "$title" $((SECONDS - start))
+  else
+    printf '%-62s failed after %d s\n' "$title" $((SECONDS - start)) >&2
+    tail -n 25 "$log" >&2
+    die "The whole output is in $log."
+  fi
+}
+
+# copy_with_libraries ROOT OUT PATH...: copies programs of a Debian root, with the libraries they are linked to, to an empty root OUT.
+copy_with_libraries() {
+  local root=$1 out=$2 file
+  shift 2
+  {
+    printf '%s\n' "$@"
+    chroot "$root" ldd "$@" 2>/dev/null | awk '$1 ~ /^\// && $1 !~ /:$/ { print $1 } $2 == "=>" && $3 ~ /^\// { print $3 }'
+  } | sort -u | while read -r file; do
+    mkdir -p "$out$(dirname "$file")"
+    cp -L "$root$file" "$out$file"
+  done
+}
+
+# image_is IMAGE KEY: whether the image is there and was made with that key.
+image_is() {
+  [[ $(docker image inspect --format '{{ index .Config.Labels "linkspan.key" }}' "$1" 2>/dev/null) == "$2" ]]
+}
+
+# import_image IMAGE KEY ROOT CHANGE...: makes an image of one layer from a folder.
+import_image() {
+  local image=$1 key=$2 root=$3 change changes=()
+  shift 3
+  for change in "LABEL linkspan.key=$key" "$@"; do changes+=(--change "$change"); done
+  tar --numeric-owner --owner=0 --group=0 -C "$root" -c . | docker import "${changes[@]}" - "$image" >/dev/null
+}
+
+# load_images "NODE..." IMAGE...: brings images of the docker daemon to nodes; those that a node has already are left out.
+load_images() {
+  local nodes=$1 node image id work jobs=() failed=0
+  shift
+  work=$(mktemp -d "$SCRATCH/load.XXXXXX")
+  for image in "$@"; do
+    id=$(docker image inspect --format '{{ .Id }}' "$image")
+    echo "docker.io/$image $id" >>"$work/wanted"
+  done
+  # A node's runtime lists an image by its name and by its id; both name the same manifest when the node has this very image.
+  for node in $nodes; do
+    (
+      timeout 30 docker exec "$node" ctr -n k8s.io images ls | awk '{ print $1, $3 }' >"$work/has.$node"
+      while read -r image id; do
+        name_digest=$(awk -v ref="$image" '$1 == ref { print $2 }' "$work/has.$node")
+        id_digest=$(awk -v ref="$id" '$1 == ref { print $2 }' "$work/has.$node")
+        [[ -n $name_digest && $name_digest == "$id_digest" ]] || echo "${image#docker.io/}"
+      done <"$work/wanted" >"$work/missing.$node"
+    ) &
+    jobs+=($!)
+  done
+  for job in "${jobs[@]}"; do wait "$job" || failed=1; done
+  ((failed == 0)) || die "a node does not answer: docker ps shows which; make clean clusters makes new ones."
+  if cat "$work"/missing.* | grep -q .; then
+    mapfile -t images < <(sort -u "$work"/missing.*)
+    docker save -o "$work/images.tar" "${images[@]}"
+    jobs=()
+    for node in $nodes; do
+      [[ -s $work/missing.$node ]] || continue
+      timeout 300 docker exec -i "$node" ctr -n k8s.io images import --all-platforms --digests - <"$work/images.tar" >/dev/null &
+      jobs+=($!)
+    done
+    for job in "${jobs[@]}"; do wait "$job" || failed=1; done
+    ((failed == 0)) || die "an image could not be imported on a node."
+  fi
+  rm -rf "$work"
+}
