@@ -253,7 +253,7 @@ impl ProbeSpec {
 }
 
 /// Reads a duration in Go's form (`1s`, `1m30s`, `500ms`) or as a whole number of seconds.
-fn parse_duration(text: &str) -> Option<Duration> {
+pub fn parse_duration(text: &str) -> Option<Duration> {
     if let Ok(seconds) = text.parse::<u32>() {
         return Some(Duration::from_secs(u64::from(seconds)));
     }

@@ -1,6 +1,7 @@
 //! What must be the same everywhere, one file per topic.
 
 pub mod condition;
+pub mod controller_report;
 pub mod copying;
 pub mod crds;
 pub mod credentials;
