@@ -37,8 +37,12 @@ mod tests {
     #[test]
     fn the_link_is_served_in_linkerds_versions_and_stored_in_one() {
         let crd = link_definition();
-        let versions: Vec<_> = crd.spec.versions.iter().map(|v| (v.name.as_str(), v.served, v.storage)).collect();
-        assert_eq!(versions, [("v1alpha1", true, false), ("v1alpha2", true, false), ("v1alpha3", true, true)]);
+        let versions: Vec<_> =
+            crd.spec.versions.iter().map(|v| (v.name.as_str(), v.served, v.storage)).collect();
+        assert_eq!(
+            versions,
+            [("v1alpha1", true, false), ("v1alpha2", true, false), ("v1alpha3", true, true)]
+        );
         assert_eq!(crd.metadata.name.as_deref(), Some("links.multicluster.linkerd.io"));
     }
 }

@@ -23,11 +23,21 @@ pub enum Event {
     Ports {
         /// Ports that accept connections.
         bound: Vec<u16>,
-        /// Ports that could not be bound, each with the system's message.
-        failed: BTreeMap<u16, String>,
+        /// Ports that could not be bound.
+        failed: Vec<UnboundPort>,
     },
     /// Nothing changed; the pod lives.
     Heartbeat {},
+}
+
+/// A port that a slice names but that a gateway pod cannot listen on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UnboundPort {
+    /// The port.
+    pub port: u16,
+    /// The system's message.
+    pub error: String,
 }
 
 /// How a gateway pod sees one link.
@@ -73,7 +83,10 @@ mod tests {
         };
         for event in [
             Event::State { draining: false, links: BTreeMap::from([("west".to_owned(), health)]) },
-            Event::Ports { bound: vec![10000], failed: BTreeMap::from([(10001, "in use".to_owned())]) },
+            Event::Ports {
+                bound: vec![10000],
+                failed: vec![UnboundPort { port: 10001, error: "in use".to_owned() }],
+            },
             Event::Heartbeat {},
         ] {
             let line = serde_json::to_string(&event).unwrap();

@@ -195,11 +195,9 @@ impl LinkSpec {
             hosts.split(',').map(str::trim).filter(|h| !h.is_empty()).map(str::to_owned).collect();
         let gateway_port = match self.gateway_port.as_deref().map(str::trim) {
             None | Some("") => GATEWAY_PORT,
-            Some(port) => port
-                .parse()
-                .ok()
-                .filter(|p| *p > 0)
-                .ok_or_else(|| error("gatewayPort", &self.gateway_port, "a port from 1 to 65535 is expected"))?,
+            Some(port) => port.parse().ok().filter(|p| *p > 0).ok_or_else(|| {
+                error("gatewayPort", &self.gateway_port, "a port from 1 to 65535 is expected")
+            })?,
         };
         let gateway_identity = self
             .gateway_identity
@@ -296,13 +294,21 @@ mod tests {
         }
     }
 
+    fn probe(spec: &mut LinkSpec) -> &mut ProbeSpec {
+        spec.probe_spec.as_mut().unwrap()
+    }
+
     #[test]
     fn a_link_is_read() {
         let settings = spec().settings().unwrap();
         assert_eq!(settings.gateway_hosts, ["10.0.0.1", "gateway.example"]);
         assert_eq!(settings.gateway_port, 4143);
         assert_eq!(settings.probe.period, Duration::from_millis(1500));
-        assert_eq!(settings.probe.timeout, Duration::from_secs(1), "the timeout in force is at most a second");
+        assert_eq!(
+            settings.probe.timeout,
+            Duration::from_secs(1),
+            "the timeout in force is at most a second"
+        );
         assert_eq!(settings.probe.failure_threshold, 2);
     }
 
@@ -315,13 +321,9 @@ mod tests {
         };
         assert_eq!(broken(|s| s.gateway_port = Some("70000".into())), "gatewayPort");
         assert_eq!(broken(|s| s.gateway_identity = None), "gatewayIdentity");
-        let probe = |s: &mut LinkSpec, f: fn(&mut ProbeSpec)| f(s.probe_spec.as_mut().unwrap());
-        assert_eq!(broken(move |s| probe(s, |p| p.period = Some("soon".into()))), "probeSpec.period");
-        assert_eq!(broken(move |s| probe(s, |p| p.timeout = Some("0s".into()))), "probeSpec.timeout");
-        assert_eq!(
-            broken(move |s| probe(s, |p| p.failure_threshold = Some("-1".into()))),
-            "probeSpec.failureThreshold"
-        );
+        assert_eq!(broken(|s| probe(s).period = Some("soon".into())), "probeSpec.period");
+        assert_eq!(broken(|s| probe(s).timeout = Some("0s".into())), "probeSpec.timeout");
+        assert_eq!(broken(|s| probe(s).failure_threshold = Some("-1".into())), "probeSpec.failureThreshold");
     }
 
     #[test]

@@ -12,7 +12,9 @@ pub enum NameError {
     #[error("mirror name {0} has {len} characters, at most {MAX_SERVICE_NAME} are possible: shorten the Service's or the link's name", len = .0.len())]
     TooLong(String),
     /// A link name that cannot end a Service's name.
-    #[error("link name {0:?} cannot be part of a Service name: use lower-case letters, digits and '-', no dots")]
+    #[error(
+        "link name {0:?} cannot be part of a Service name: use lower-case letters, digits and '-', no dots"
+    )]
     LinkName(String),
     /// A text that names no Service of a target cluster.
     #[error("{0:?} is not of the form [<host>.]<service>.<namespace>:<port>")]
@@ -137,7 +139,20 @@ mod tests {
 
     #[test]
     fn tricks_in_targets_are_refused() {
-        for text in ["", ":80", "a:80", "a.b:0", "a.b:080", "a.b:+80", "a.b:65536", "A.b:80", "a..b:80", "a.b.c.d:80", "a.b/c:80", "a.b :80"] {
+        for text in [
+            "",
+            ":80",
+            "a:80",
+            "a.b:0",
+            "a.b:080",
+            "a.b:+80",
+            "a.b:65536",
+            "A.b:80",
+            "a..b:80",
+            "a.b.c.d:80",
+            "a.b/c:80",
+            "a.b :80",
+        ] {
             assert!(text.parse::<Target>().is_err(), "{text}");
         }
     }

@@ -89,19 +89,37 @@ impl Reason {
     /// What a person should look at first.
     pub fn advice(self) -> &'static str {
         match self {
-            Reason::Dns => "the gateway's host name does not resolve here: check spec.gatewayAddress of the Link and this cluster's DNS",
-            Reason::Refused => "nothing listens at the gateway's address: check that the gateway of the target cluster runs and that its Service exposes port mc-gateway",
-            Reason::Timeout => "the gateway's address does not answer: check firewalls and that the address is reachable from this cluster's pods",
-            Reason::TlsTrust => "the target gateway's certificate is not signed by the CA this Link knows: apply the output of `link-cli link` again",
-            Reason::TlsExpired => "a certificate is outside its time: check the clocks of both clusters and the mirror controller's log",
-            Reason::Identity => "the certificate is not for the expected identity, or its account was deleted: apply the output of `link-cli link` again",
+            Reason::Dns => {
+                "the gateway's host name does not resolve here: check spec.gatewayAddress of the Link and this cluster's DNS"
+            }
+            Reason::Refused => {
+                "nothing listens at the gateway's address: check that the gateway of the target cluster runs and that its Service exposes port mc-gateway"
+            }
+            Reason::Timeout => {
+                "the gateway's address does not answer: check firewalls and that the address is reachable from this cluster's pods"
+            }
+            Reason::TlsTrust => {
+                "the target gateway's certificate is not signed by the CA this Link knows: apply the output of `link-cli link` again"
+            }
+            Reason::TlsExpired => {
+                "a certificate is outside its time: check the clocks of both clusters and the mirror controller's log"
+            }
+            Reason::Identity => {
+                "the certificate is not for the expected identity, or its account was deleted: apply the output of `link-cli link` again"
+            }
             Reason::Policy => "a rule of the target cluster denies this caller",
-            Reason::NotExported => "the Service is not exported: label it mirror.linkerd.io/exported=true in the target cluster",
+            Reason::NotExported => {
+                "the Service is not exported: label it mirror.linkerd.io/exported=true in the target cluster"
+            }
             Reason::NoEndpoints => "the Service has no ready endpoint in the target cluster",
-            Reason::WrongCluster => "another cluster's gateway answers at this address: check spec.gatewayAddress of the Link",
+            Reason::WrongCluster => {
+                "another cluster's gateway answers at this address: check spec.gatewayAddress of the Link"
+            }
             Reason::NoCredentials => "no certificate for this Link yet: check the Link's conditions",
             Reason::Draining => "the target gateway is shutting down; another one takes over",
-            Reason::Protocol => "the two gateways do not speak the same tunnel protocol: check their versions",
+            Reason::Protocol => {
+                "the two gateways do not speak the same tunnel protocol: check their versions"
+            }
             Reason::Internal => "see the gateway's log",
         }
     }
