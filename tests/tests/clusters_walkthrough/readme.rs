@@ -1,0 +1,52 @@
+//! The walkthrough's commands, taken from the README.
+
+use anyhow::{Context, Result, ensure};
+use linkspan_tests::{clusters, tools};
+use std::{collections::VecDeque, time::Duration};
+
+/// Time one command may take.
+const COMMAND: Duration = Duration::from_secs(600);
+
+/// The commands that have not been run yet, in their order.
+pub(crate) struct Steps(VecDeque<String>);
+
+/// All commands of the section "Walkthrough": each line of its `sh` blocks that is no comment.
+pub(crate) fn steps(readme: &str) -> Result<Steps> {
+    let section = readme.split("\n## ").find(|s| s.starts_with("Walkthrough")).context("no walkthrough")?;
+    let mut commands = VecDeque::new();
+    let mut inside = false;
+    for line in section.lines() {
+        match line {
+            "```sh" => inside = true,
+            "```" => inside = false,
+            _ if inside && !line.starts_with('#') && !line.is_empty() => commands.push_back(line.to_owned()),
+            _ => {}
+        }
+    }
+    ensure!(commands.len() > 10, "only {} commands found", commands.len());
+    Ok(Steps(commands))
+}
+
+impl Steps {
+    /// Runs commands in a shell of their own each, in the repository's root, up to and with the first that holds
+    /// `mark`; answers what that one printed. A command that fails ends it.
+    pub(crate) async fn run_until(&mut self, mark: &str) -> Result<String> {
+        while let Some(command) = self.0.pop_front() {
+            // Each command has its own shell here, so the environment is taken anew for each.
+            let script =
+                format!("cd '{}'; eval \"$(make -s env)\"; {command}", tools::repository().display());
+            println!("$ {command}");
+            let output = clusters::shell(&script, COMMAND).await?.success()?;
+            print!("{output}");
+            if command.contains(mark) {
+                return Ok(output);
+            }
+        }
+        anyhow::bail!("the README has no further command with {mark:?}")
+    }
+
+    /// What has not been run.
+    pub(crate) fn rest(&self) -> &VecDeque<String> {
+        &self.0
+    }
+}
