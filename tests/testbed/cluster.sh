@@ -39,7 +39,7 @@ if ! sound; then
   # LoadBalancer addresses: each cluster has sixty at the end of the docker network's last /24, which docker reaches last.
   subnet=$(docker network inspect kind --format '{{ range .IPAM.Config }}{{ println .Subnet }}{{ end }}' | grep -m 1 -F .)
   IFS=./ read -r a b c d bits <<<"$subnet"
-  end=$(((((a << 24) + (b << 16) + (c << 8) + d) | ((1 << (32 - bits)) - 1))))
+  end=$(((a << 24 | b << 16 | c << 8 | d) | (1 << (32 - bits)) - 1))
   case $name in east) first=10 ;; west) first=80 ;; *) first=150 ;; esac
   sed "s/@POOL_PREFIX@/$((end >> 24 & 255)).$((end >> 16 & 255)).$((end >> 8 & 255))/; s/@POOL_FIRST@/$first/; s/@POOL_LAST@/$((first + 59))/" \
     "$BED/load-balancer.yaml" | kubectl apply -f -

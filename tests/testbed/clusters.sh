@@ -26,6 +26,7 @@ step "Debian root" "$BED/rootfs.sh"
 step "test bed's agent image" "$BED/agent-image.sh"
 step "test images ($CLIENT_IMAGE, $APPS_IMAGE)" "$BED/test-images.sh"
 step "node image" "$BED/node-image.sh"
+step "network" "$BED/network.sh"
 
 jobs=()
 for name in "$@"; do
@@ -41,5 +42,5 @@ files=$(printf '%s:' "$LINKSPAN_CACHE"/clusters/*.kubeconfig)
 KUBECONFIG=${files%:} kubectl config view --flatten >"$KUBECONFIG.new"
 chmod 600 "$KUBECONFIG.new"
 mv "$KUBECONFIG.new" "$KUBECONFIG"
-step "traffic kept inside" "$BED/inside.sh" "$@"
+step "routes" "$BED/routes.sh" "$@"
 echo "clusters $* are up after $SECONDS s; eval \"\$(make -s env)\" makes kubectl see them"

@@ -10,6 +10,7 @@ export PATH=$LINKSPAN_TOOLS:$PATH
 
 KUBERNETES_VERSION=$(awk '$1 == "k8s.io/kubernetes" && $2 ~ /^v/ { print $2 }' "$BED/tools/go.mod")
 DEBIAN_RELEASE=bookworm
+CARGO_DENY_VERSION=0.20.2
 CLIENT_IMAGE=linkspan/client:demo
 APPS_IMAGE=linkspan/test-apps:demo
 AGENT_IMAGE=linkspan-testbed/agent:1
@@ -160,4 +161,64 @@ load_images() {
     ((failed == 0)) || die "an image could not be imported on a node."
   fi
   rm -rf "$work"
+}
+
+# Counting tests: each check or test that ran is passed, failed or skipped, and whoever skips or fails has a name.
+passed=0 failed=0 skipped=0 remarks=()
+
+# count_check NAME COMMAND...: one check; what it prints is shown.
+count_check() {
+  local name=$1
+  shift
+  echo "== $name"
+  if "$@"; then
+    passed=$((passed + 1))
+  else
+    failed=$((failed + 1))
+    remarks+=("FAILED: $name")
+  fi
+}
+
+# count_skip NAME WHY: a check that could not be made.
+count_skip() {
+  skipped=$((skipped + 1))
+  remarks+=("SKIPPED: $1: $2")
+}
+
+# count_tests NAME COMMAND...: a run of cargo test, counted by what it prints; a test that skips itself prints "SKIPPED: name: why".
+count_tests() {
+  local name=$1 log status=0 ok bad left_out line
+  shift
+  echo "== $name"
+  log=$LOGS/$(tr -c 'a-z0-9\n' - <<<"$name").log
+  "$@" 2>&1 | tee "$log" || status=${PIPESTATUS[0]}
+  read -r ok bad left_out < <(awk '/^test result: / { ok += $4; bad += $6; out += $8 } END { print ok + 0, bad + 0, out + 0 }' "$log")
+  while read -r line; do remarks+=("$line"); done < <(
+    sed -n -E 's/^test (.*) \.\.\. ignored(, (.*))?$/SKIPPED: \1: \3/p; s/^test (.*) \.\.\. FAILED$/FAILED: \1/p' "$log"
+    grep '^SKIPPED: ' "$log" | sort -u
+  )
+  # A test that skips itself ends as passed; it is not.
+  local itself
+  itself=$(grep '^SKIPPED: ' "$log" | sort -u | wc -l)
+  if ((status != 0 && bad == 0)); then
+    bad=1
+    remarks+=("FAILED: $name: ended with status $status before every test had run")
+  fi
+  passed=$((passed + ok - itself)) failed=$((failed + bad)) skipped=$((skipped + left_out + itself))
+}
+
+# add_counts LOG: takes over the counts and the named skips and failures of a run that ended with a summary of its own.
+add_counts() {
+  local ok bad left_out line
+  read -r ok bad left_out < <(sed -n -E '$s/^([0-9]+) passed, ([0-9]+) failed, ([0-9]+) skipped$/\1 \2 \3/p' "$1") || bad=1
+  while read -r line; do remarks+=("$line"); done < <(sed -n '/^Summary:$/,$p' "$1" | grep -E '^(SKIPPED|FAILED): ')
+  passed=$((passed + ${ok:-0})) failed=$((failed + ${bad:-1})) skipped=$((skipped + ${left_out:-0}))
+}
+
+# summary: the names of what failed or was skipped, the counts on the last line; fails when anything failed.
+summary() {
+  echo "Summary:"
+  ((${#remarks[@]} == 0)) || printf '%s\n' "${remarks[@]}"
+  echo "$passed passed, $failed failed, $skipped skipped"
+  ((failed == 0))
 }

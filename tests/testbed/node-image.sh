@@ -64,7 +64,7 @@ echo "$KUBERNETES_VERSION" >"$root/kind/version"
 cp "$BED/node/network.yaml" "$root/kind/manifests/default-cni.yaml"
 cp "$BED/node/storage.yaml" "$root/kind/manifests/default-storage.yaml"
 
-# The control plane's images: each one program on an empty root, under the names that kubeadm asks for.
+# The control plane's images: each one program on an empty root, under the names and paths that kubeadm asks for.
 mapfile -t images < <("$LINKSPAN_TOOLS/kubeadm" config images list --kubernetes-version "$KUBERNETES_VERSION")
 for image in "${images[@]}"; do
   program=${image##*/} out=$work/image
@@ -77,9 +77,10 @@ for image in "${images[@]}"; do
       changes+=('ENTRYPOINT ["/pause", "-P"]')
       ;;
     kube-proxy)
-      cp "$LINKSPAN_TOOLS/kube-proxy" "$out/"
-      copy_with_libraries "$root" "$out" /usr/sbin/xtables-nft-multi /usr/sbin/conntrack
-      (cd "$root" && cp -r --parents usr/lib/*/xtables "$out/")
+      install -D "$LINKSPAN_TOOLS/kube-proxy" "$out/usr/local/bin/kube-proxy"
+      # Its plugins are loaded by name, and want libraries of their own.
+      mapfile -t plugins < <(cd "$root" && printf '/%s\n' usr/lib/*/xtables/*.so)
+      copy_with_libraries "$root" "$out" /usr/sbin/xtables-nft-multi /usr/sbin/conntrack "${plugins[@]}"
       for name in {iptables,ip6tables}{,-save,-restore}; do ln -s xtables-nft-multi "$out/usr/sbin/$name"; done
       mkdir -p "$out"/{run,tmp}
       ;;

@@ -34,7 +34,7 @@ reconcile() {
   services >/tmp/services || return 0
   used=$(awk -F '|' '$3 == "LoadBalancer" && $5 { print $5 }' /tmp/services | tr '\n' ' ')
   while IFS='|' read -r namespace name type class address; do
-    [ "$type" = LoadBalancer ] && [ -z "$class" ] && [ -z "$address" ] || continue
+    if [ "$type" != LoadBalancer ] || [ -n "$class" ] || [ -n "$address" ]; then continue; fi
     address=$(free_address) || { echo "no address left for $namespace/$name"; continue; }
     # The address first: whoever reads it in the status may use it at once.
     on_node ip address replace "$address/32" dev eth0
@@ -57,6 +57,7 @@ reconcile() {
 while :; do
   timeout 120 /host/usr/bin/kubectl --cache-dir=/tmp/kubectl get services --all-namespaces --watch --output=name |
     while read -r _; do
+      # shellcheck disable=SC3045 # busybox has read -t
       while read -r -t 0.2 _; do :; done
       reconcile
     done

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Every test, fast ones first: those of the workspace (some start API servers), then those on the clusters named as
+# arguments. The last line counts them; a test that skipped itself is named with its reason.
+set -euo pipefail
+source "$(dirname "$0")/lib.sh"
+
+"$BED/prerequisites.sh" tools rust clusters
+prepare_cache
+cd "$REPO"
+count_check "tools" "$BED/tools.sh"
+count_tests "workspace tests" timeout 2400 cargo test --workspace --profile dev-image --no-fail-fast -- --show-output
+count_check "clusters $*" "$BED/clusters.sh" "$@"
+count_check "images" make --no-print-directory images PROFILE=dev-image
+count_tests "cluster tests" timeout 2400 cargo test -p linkspan-tests --profile dev-image --features clusters --no-fail-fast -- --show-output
+summary
