@@ -1,0 +1,109 @@
+//! Who may speak to an API server, and as whom: tokens, kubeconfigs, clients.
+
+use super::ApiServer;
+use anyhow::{Context, Result};
+use k8s_openapi::{
+    ByteString,
+    api::{
+        authentication::v1::{TokenRequest, TokenRequestSpec},
+        core::v1::ServiceAccount,
+    },
+};
+use kube::{
+    Api, Client, Config,
+    api::PostParams,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use std::time::Duration;
+
+impl ApiServer {
+    /// A client that may do everything and goes straight to the server, past all faults. Make one per test: it
+    /// belongs to the runtime it was made in.
+    ///
+    /// # Errors
+    /// When the client cannot be made.
+    pub async fn admin(&self) -> Result<Client> {
+        client(&self.direct_kubeconfig()?).await
+    }
+
+    /// A client that signs in with `kubeconfig`, e.g. one of [`ApiServer::kubeconfig_of`].
+    ///
+    /// # Errors
+    /// When the kubeconfig cannot be read.
+    pub async fn client(&self, kubeconfig: &str) -> Result<Client> {
+        client(kubeconfig).await
+    }
+
+    /// A client of a service account, which must exist, by a real token.
+    ///
+    /// # Errors
+    /// When there is no such account.
+    pub async fn client_as(&self, namespace: &str, account: &str) -> Result<Client> {
+        client(&self.kubeconfig_of(namespace, account).await?).await
+    }
+
+    /// The kubeconfig of a service account, which must exist, with a token for an hour.
+    ///
+    /// # Errors
+    /// When there is no such account.
+    pub async fn kubeconfig_of(&self, namespace: &str, account: &str) -> Result<String> {
+        self.kubeconfig(&self.token(namespace, account, Duration::from_secs(3600)).await?)
+    }
+
+    /// A token of a service account, which must exist.
+    ///
+    /// # Errors
+    /// When there is no such account, or `lifetime` is less than ten minutes.
+    pub async fn token(&self, namespace: &str, account: &str, lifetime: Duration) -> Result<String> {
+        let accounts: Api<ServiceAccount> = Api::namespaced(self.admin().await?, namespace);
+        let expiration_seconds = Some(i64::try_from(lifetime.as_secs())?);
+        let spec = TokenRequestSpec { expiration_seconds, ..TokenRequestSpec::default() };
+        let request = TokenRequest { spec, ..TokenRequest::default() };
+        let answer = accounts.create_token_request(account, &PostParams::default(), &request).await;
+        let answer = answer.with_context(|| format!("no token for account {namespace}/{account}"))?;
+        Ok(answer.status.context("a token request was answered without a token")?.token)
+    }
+
+    /// The kubeconfig (YAML) of who has `token`. It goes through [`ApiServer::faults`].
+    ///
+    /// # Errors
+    /// When the CA cannot be written.
+    pub fn kubeconfig(&self, token: &str) -> Result<String> {
+        kubeconfig(&self.url(), &self.ca(), token)
+    }
+
+    /// The kubeconfig of a user who may do everything. It goes through [`ApiServer::faults`].
+    ///
+    /// # Errors
+    /// When the CA cannot be written.
+    pub fn admin_kubeconfig(&self) -> Result<String> {
+        self.kubeconfig(&self.files.admin_token)
+    }
+
+    pub(super) fn direct_kubeconfig(&self) -> Result<String> {
+        kubeconfig(&format!("https://127.0.0.1:{}", self.port), &self.ca(), &self.files.admin_token)
+    }
+}
+
+/// A kubeconfig (YAML) with one context, named `test`.
+pub(super) fn kubeconfig(server: &str, ca: &str, token: &str) -> Result<String> {
+    let ca = serde_json::to_value(ByteString(ca.as_bytes().to_vec()))?;
+    let config = serde_json::json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "test",
+        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+        "clusters": [{"name": "test", "cluster": {"server": server, "certificate-authority-data": ca}}],
+        "users": [{"name": "test", "user": {"token": token}}],
+    });
+    Ok(serde_norway::to_string(&config)?)
+}
+
+/// A client that signs in with `kubeconfig`.
+pub(super) async fn client(kubeconfig: &str) -> Result<Client> {
+    let parsed = Kubeconfig::from_yaml(kubeconfig).context("not a kubeconfig")?;
+    let mut config = Config::from_custom_kubeconfig(parsed, &KubeConfigOptions::default()).await?;
+    // The machine's own proxy settings are for the world outside.
+    config.proxy_url = None;
+    Ok(Client::try_from(config)?)
+}
