@@ -18,7 +18,7 @@ nodes() {
 }
 
 # Sound: made of this image and this configuration, every node running and Ready, the API answering within 30 s.
-made_from=$(KEY_EXTRA=$image key "$config")
+made_from=$(KEY_EXTRA=$image key "$config" "$BED/load-balancer.yaml")
 sound() {
   [[ -f $state.made-from && $(<"$state.made-from") == "$made_from" ]] || return 1
   [[ $(nodes) == "$(nodes --all)" && -n $(nodes) ]] || return 1
@@ -37,7 +37,7 @@ if ! sound; then
   load_images "$(nodes)" "$AGENT_IMAGE"
 
   # LoadBalancer addresses: each cluster has sixty at the end of the docker network's last /24, which docker reaches last.
-  subnet=$(docker network inspect kind --format '{{ range .IPAM.Config }}{{ println .Subnet }}{{ end }}' | grep -m 1 -F .)
+  subnet=$(docker network inspect kind --format '{{ range .IPAM.Config }}{{ println .Subnet }}{{ end }}' | awk '/\./ { print; exit }')
   IFS=./ read -r a b c d bits <<<"$subnet"
   end=$(((a << 24 | b << 16 | c << 8 | d) | (1 << (32 - bits)) - 1))
   case $name in east) first=10 ;; west) first=80 ;; *) first=150 ;; esac

@@ -14,7 +14,7 @@ work=$(mktemp -d "$SCRATCH/product.XXXXXX")
 for program in linkspan-gateway linkspan-mirror-controller link-cli; do
   binary=$folder/$program
   [[ -x $binary ]] || die "there is no $binary: cargo build --profile $profile --bins makes it."
-  ! ldd "$binary" 2>/dev/null | grep -q '=>' || die "$binary wants shared libraries, and its image has none: it must be linked statically (.cargo/config.toml)."
+  [[ $(ldd "$binary" 2>/dev/null) != *'=>'* ]] || die "$binary wants shared libraries, and its image has none: it must be linked statically (.cargo/config.toml)."
   image=linkspan/${program#linkspan-}:$version
   names+=("$image")
   key=$(KEY_EXTRA=$version key "$BED/images.sh" "$binary")

@@ -148,7 +148,7 @@ load_images() {
   done
   for job in "${jobs[@]}"; do wait "$job" || failed=1; done
   ((failed == 0)) || die "a node does not answer: docker ps shows which; make clean clusters makes new ones."
-  if cat "$work"/missing.* | grep -q .; then
+  if [[ -n $(cat "$work"/missing.*) ]]; then
     mapfile -t images < <(sort -u "$work"/missing.*)
     docker save -o "$work/images.tar" "${images[@]}"
     jobs=()

@@ -14,12 +14,14 @@ choose() {
   exit 0
 }
 
-kind_module=$(cd "$BED/tools" && go list -m -f '{{ .Dir }}' sigs.k8s.io/kind)
+kind_module() {
+  (cd "$BED/tools" && go list -m -f '{{ .Dir }}' sigs.k8s.io/kind)
+}
 case ${NODE_IMAGE:-auto} in
   auto)
-    upstream=$(sed -n 's/^const Image = "\(.*\)"$/\1/p' "$kind_module/pkg/apis/config/defaults/image.go")
-    present "$upstream" && choose "$upstream"
     present "$built" && choose "$built"
+    upstream=$(sed -n 's/^const Image = "\(.*\)"$/\1/p' "$(kind_module)/pkg/apis/config/defaults/image.go")
+    present "$upstream" && choose "$upstream"
     timeout 20 docker pull --quiet "$upstream" && choose "$upstream"
     ;;
   build)
@@ -42,8 +44,7 @@ docker rm -f "$builder" >/dev/null 2>&1 || true
 root=$work/root
 mkdir "$root"
 tar --numeric-owner -C "$root" -xf "$LINKSPAN_CACHE/rootfs-$(rootfs_key).tar"
-base=$kind_module/images/base/files
-cp -R --no-preserve=mode,ownership "$base/." "$root/"
+cp -R --no-preserve=mode,ownership "$(kind_module)/images/base/files/." "$root/"
 chmod 755 "$root"/usr/local/bin/* "$root"/kind/bin/*
 # As in the recipe beside those files: a container starts few services, and mounts nothing by itself.
 find "$root/lib/systemd/system/sysinit.target.wants/" -name systemd-tmpfiles-setup.service -delete

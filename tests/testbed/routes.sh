@@ -8,11 +8,19 @@ subnet_of() {
   awk '$1 == "podSubnet:" { print $2 }' "$REPO/kind-configs/$1.yaml"
 }
 
+# on_nodes CLUSTER SCRIPT: runs it on every node of a cluster, on all at once.
+on_nodes() {
+  local node jobs=() job
+  for node in $(nodes_of "$1"); do
+    timeout 30 docker exec "$node" sh -ec "$2" &
+    jobs+=($!)
+  done
+  for job in "${jobs[@]}"; do wait "$job"; done
+}
+
 # A pod address that nobody owns any more is refused by the node, whatever its default route leads to.
 for cluster in "$@"; do
-  for node in $(nodes_of "$cluster"); do
-    docker exec "$node" ip route replace unreachable "$(subnet_of "$cluster")"
-  done
+  on_nodes "$cluster" "ip route replace unreachable $(subnet_of "$cluster")"
 done
 
 # join A B: A's nodes route to the pods of B's, unchanged in their addresses except where kube-proxy asks for masquerading.
@@ -25,10 +33,8 @@ join() {
   done
   own=$(subnet_of "$1") far=$(subnet_of "$2")
   local accept="POSTROUTING -s $own -d $far -m mark ! --mark 0x4000/0x4000 -j ACCEPT"
-  for node in $(nodes_of "$1"); do
-    printf '%s\n' "${routes[@]}" "iptables -w 10 -t nat -C $accept 2>/dev/null || iptables -w 10 -t nat -I $accept" |
-      docker exec -i "$node" sh -e
-  done
+  on_nodes "$1" "$(printf '%s\n' "${routes[@]}")
+iptables -w 10 -t nat -C $accept 2>/dev/null || iptables -w 10 -t nat -I $accept"
 }
 if [[ " $* " == *" east "* && " $* " == *" north "* ]]; then
   join east north

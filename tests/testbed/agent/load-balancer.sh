@@ -31,7 +31,8 @@ in_pool() {
 }
 
 reconcile() {
-  services >/tmp/services || return 0
+  services >/tmp/services || return 1
+  failed=0
   used=$(awk -F '|' '$3 == "LoadBalancer" && $5 { print $5 }' /tmp/services | tr '\n' ' ')
   while IFS='|' read -r namespace name type class address; do
     if [ "$type" != LoadBalancer ] || [ -n "$class" ] || [ -n "$address" ]; then continue; fi
@@ -41,6 +42,8 @@ reconcile() {
     if kubectl patch service --namespace "$namespace" "$name" --subresource=status --type=merge \
       --patch '{"status":{"loadBalancer":{"ingress":[{"ip":"'"$address"'"}]}}}'; then
       used="$used $address"
+    else
+      failed=1
     fi
   done </tmp/services
   present=$(on_node ip -4 -oneline address show dev eth0 | awk '{ sub("/.*", "", $4); print $4 }')
@@ -51,6 +54,7 @@ reconcile() {
     case " $used " in *" $address "*) continue ;; esac
     if in_pool "$address"; then on_node ip address delete "$address/32" dev eth0; fi
   done
+  return $failed
 }
 
 # The watch starts with a line for each Service there is; lines that come together are answered together.
@@ -59,7 +63,7 @@ while :; do
     while read -r _; do
       # shellcheck disable=SC3045 # busybox has read -t
       while read -r -t 0.2 _; do :; done
-      reconcile
+      until reconcile; do sleep 1; done
     done
   sleep 1
 done
