@@ -37,7 +37,7 @@ if ! sound; then
   load_images "$(nodes)" "$AGENT_IMAGE"
 
   # LoadBalancer addresses: each cluster has sixty at the end of the docker network's last /24, which docker reaches last.
-  subnet=$(docker network inspect kind --format '{{ range .IPAM.Config }}{{ println .Subnet }}{{ end }}' | awk '/\./ { print; exit }')
+  subnet=$(docker network inspect kind --format '{{ range .IPAM.Config }}{{ println .Subnet }}{{ end }}' | awk '/\./ && !seen++')
   IFS=./ read -r a b c d bits <<<"$subnet"
   end=$(((a << 24 | b << 16 | c << 8 | d) | (1 << (32 - bits)) - 1))
   case $name in east) first=10 ;; west) first=80 ;; *) first=150 ;; esac

@@ -34,9 +34,11 @@ balancer=$(west get service demo-web -o 'jsonpath={.status.loadBalancer.ingress[
 port=$(west get service demo-web -o 'jsonpath={.spec.ports[0].nodePort}')
 node=$(west get nodes -o 'jsonpath={.items[1].status.addresses[?(@.type=="InternalIP")].address}')
 
-east delete pod demo-client --ignore-not-found --wait >/dev/null
-east run demo-client --rm --attach --quiet --restart=Never --image="$CLIENT_IMAGE" -- sh -c "
+east delete pod demo-client --ignore-not-found --wait
+east run demo-client --restart=Never --image="$CLIENT_IMAGE" -- sh -c "
   echo \"NodePort of a west node, http://$node:$port/hostname:\"
   for _ in 1 2 3; do curl --silent --show-error --fail --max-time 5 http://$node:$port/hostname; done
   echo \"LoadBalancer address of west, http://$balancer:8080/hostname:\"
   for _ in 1 2 3; do curl --silent --show-error --fail --max-time 5 http://$balancer:8080/hostname; done"
+east wait pod/demo-client --for=jsonpath='{.status.phase}'=Succeeded --timeout=60s >/dev/null
+east logs demo-client

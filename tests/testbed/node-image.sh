@@ -110,4 +110,7 @@ docker commit --change 'ENTRYPOINT ["/usr/local/bin/entrypoint", "/sbin/init"]' 
 docker rm "$builder" >/dev/null
 docker rmi "$builder" "${images[@]}" >/dev/null
 rm -rf "$work"
+# What earlier versions of these scripts made goes, unless a cluster still runs on it.
+docker image ls --format '{{ .Repository }}:{{ .Tag }}' linkspan-testbed/node | grep -vxF "$built" | xargs -r docker rmi >/dev/null 2>&1 || true
+docker image prune --force --filter label=linkspan.key >/dev/null
 choose "$built"
