@@ -1,0 +1,211 @@
+//! A cluster and its API server: connecting, reading, applying, deleting; errors in words a person can use.
+
+use crate::{
+    cli::Global,
+    manifests::object::{Key, Object},
+};
+use anyhow::anyhow;
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::core::v1::{ConfigMap, Namespace},
+};
+use kube::{
+    Api, Client, Resource,
+    api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PropagationPolicy},
+    config::Kubeconfig,
+    core::GroupVersionKind,
+};
+use linkspan_core::{
+    api::credentials::{CA_BUNDLE, CA_BUNDLE_CONFIG_MAP, TRUST_DOMAIN},
+    process::kube_client::{self, with_causes},
+};
+use serde::de::DeserializeOwned;
+use std::fmt::Debug;
+
+/// Field manager of what this tool applies itself.
+pub const FIELD_MANAGER: &str = "link-cli";
+
+/// One cluster, reached through a context of the kubeconfig.
+pub struct Cluster {
+    /// Its API.
+    pub client: Client,
+    /// Name of the context, for messages.
+    pub context: String,
+    /// Namespace of the installation.
+    pub namespace: String,
+    server: String,
+}
+
+impl Cluster {
+    /// The cluster that the global flags name, or that of another context.
+    ///
+    /// # Errors
+    /// When the kubeconfig has no such context or cannot be used.
+    pub async fn connect(global: &Global, context: Option<&str>) -> anyhow::Result<Self> {
+        let options = global.connect_options(context);
+        let config = kube_client::config_of_user(&options).await?;
+        let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
+        let context = match options.context {
+            Some(name) => name,
+            None => kubeconfig(global)?.current_context.unwrap_or_else(|| "current".to_owned()),
+        };
+        let client = kube_client::client(config)?;
+        Ok(Self { client, context, namespace: global.linkspan_namespace.clone(), server })
+    }
+
+    /// Objects of one type in the installation's namespace.
+    pub fn ours<K>(&self) -> Api<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// Objects of one type in the whole cluster.
+    pub fn all<K: Resource<DynamicType = ()>>(&self) -> Api<K> {
+        Api::all(self.client.clone())
+    }
+
+    /// One object, or none where it, or even its type, does not exist.
+    ///
+    /// # Errors
+    /// When the API server cannot be asked, or refuses.
+    pub async fn get<K>(&self, api: &Api<K>, name: &str, what: &str) -> anyhow::Result<Option<K>>
+    where
+        K: Clone + DeserializeOwned + Debug,
+    {
+        api.get_opt(name).await.map_err(|e| self.explain(&format!("reading {what} {name}"), &e))
+    }
+
+    /// All objects that `params` selects; none where their type does not exist.
+    ///
+    /// # Errors
+    /// When the API server cannot be asked, or refuses.
+    pub async fn list<K>(&self, api: &Api<K>, params: &ListParams, what: &str) -> anyhow::Result<Vec<K>>
+    where
+        K: Clone + DeserializeOwned + Debug,
+    {
+        match api.list(params).await {
+            Ok(list) => Ok(list.items),
+            Err(e) if is_not_found(&e) => Ok(vec![]),
+            Err(e) => Err(self.explain(&format!("listing {what}"), &e)),
+        }
+    }
+
+    /// Uid of the cluster: that of its namespace `kube-system`.
+    ///
+    /// # Errors
+    /// When the API server cannot be asked, or refuses.
+    pub async fn uid(&self) -> anyhow::Result<String> {
+        let found = self.get(&self.all::<Namespace>(), "kube-system", "namespace").await?;
+        found
+            .and_then(|namespace| namespace.metadata.uid)
+            .ok_or_else(|| anyhow!("the cluster of context {} has no namespace kube-system", self.context))
+    }
+
+    /// The published CA bundle and trust domain, where the controller has published them.
+    ///
+    /// # Errors
+    /// When the API server cannot be asked, or refuses.
+    pub async fn published_trust(&self) -> anyhow::Result<Option<(String, String)>> {
+        let found = self.get(&self.ours::<ConfigMap>(), CA_BUNDLE_CONFIG_MAP, "ConfigMap").await?;
+        let Some(mut data) = found.and_then(|map| map.data) else { return Ok(None) };
+        let both = data.remove(CA_BUNDLE).zip(data.remove(TRUST_DOMAIN));
+        Ok(both.filter(|(bundle, domain)| !bundle.trim().is_empty() && !domain.trim().is_empty()))
+    }
+
+    /// Applies `object` by server-side apply; with `dry_run` the server only says what would come of it.
+    ///
+    /// # Errors
+    /// When the API server cannot be asked, or refuses.
+    pub async fn apply(&self, object: &Object, dry_run: bool) -> anyhow::Result<()> {
+        let key = Key::of(object);
+        let mut params = PatchParams::apply(FIELD_MANAGER).force();
+        params.dry_run = dry_run;
+        let patched = self.dynamic(&key).patch(&key.name, &params, &Patch::Apply(object)).await;
+        patched.map(|_| ()).map_err(|e| self.explain(&format!("applying {key}"), &e))
+    }
+
+    /// The object, with whatever fields it has.
+    ///
+    /// # Errors
+    /// When the API server cannot be asked, or refuses.
+    pub async fn find(&self, key: &Key) -> anyhow::Result<Option<DynamicObject>> {
+        self.get(&self.dynamic(key), &key.name, &key.kind).await
+    }
+
+    /// Deletes the object; one that is gone already is no error. Returns whether it was there.
+    ///
+    /// # Errors
+    /// When the API server cannot be asked, or refuses.
+    pub async fn delete(&self, key: &Key) -> anyhow::Result<bool> {
+        let params = DeleteParams {
+            propagation_policy: Some(PropagationPolicy::Background),
+            ..DeleteParams::default()
+        };
+        match self.dynamic(key).delete(&key.name, &params).await {
+            Ok(_) => Ok(true),
+            Err(e) if is_not_found(&e) => Ok(false),
+            Err(e) => Err(self.explain(&format!("deleting {key}"), &e)),
+        }
+    }
+
+    fn dynamic(&self, key: &Key) -> Api<DynamicObject> {
+        let (group, version) = key.api_version.rsplit_once('/').unwrap_or(("", &key.api_version));
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, &key.kind));
+        if key.namespace.is_empty() {
+            Api::all_with(self.client.clone(), &resource)
+        } else {
+            Api::namespaced_with(self.client.clone(), &key.namespace, &resource)
+        }
+    }
+
+    /// An error of the API client as one sentence: what was tried, why it failed, what mends it.
+    pub fn explain(&self, doing: &str, error: &kube::Error) -> anyhow::Error {
+        let context = &self.context;
+        match error {
+            kube::Error::Api(status) if status.code == 401 => anyhow!(
+                "{doing}: the credentials of context {context} are not accepted by {}; sign in again",
+                self.server
+            ),
+            kube::Error::Api(status) if status.code == 403 => anyhow!(
+                "{doing}: not allowed for the user of context {context} ({}); ask for this right, or use --context or --as",
+                status.message
+            ),
+            kube::Error::Api(status) => anyhow!("{doing} in context {context}: {}", status.message),
+            kube::Error::Service(_) | kube::Error::HyperError(_) => anyhow!(
+                "{doing}: the API server of context {context} at {} does not answer ({}); check that the cluster runs and that the address in the kubeconfig is right",
+                self.server,
+                root_cause(error)
+            ),
+            other => anyhow!("{doing} in context {context}: {}", with_causes(other)),
+        }
+    }
+}
+
+/// Whether an API error says that there is no such object, or no such type of object.
+pub fn is_not_found(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 404)
+}
+
+/// The kubeconfig that the flags name.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn kubeconfig(global: &Global) -> anyhow::Result<Kubeconfig> {
+    let read = match &global.kubeconfig {
+        Some(path) => Kubeconfig::read_from(path),
+        None => Kubeconfig::read(),
+    };
+    read.map_err(|e| {
+        anyhow!("kubeconfig cannot be used: {}; check --kubeconfig and $KUBECONFIG", with_causes(&e))
+    })
+}
+
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut inner = error;
+    while let Some(cause) = inner.source() {
+        inner = cause;
+    }
+    inner.to_string()
+}

@@ -1,0 +1,13 @@
+//! One file per command: its flags, and what it does.
+
+pub mod allow;
+pub mod check;
+pub mod completion;
+pub mod gateways;
+pub mod install;
+pub mod link;
+pub mod link_to;
+pub mod services;
+pub mod uninstall;
+pub mod unlink;
+pub mod version;

@@ -1,0 +1,154 @@
+//! `uninstall`: what an installation put into this cluster, for `kubectl delete -f -`.
+
+use crate::{
+    app::Outcome,
+    cli::{Global, duration},
+    cluster::Cluster,
+    commands::{install::is_ours, unlink},
+    manifests::{
+        object::{Key, Object},
+        system,
+        values::Values,
+    },
+    observe::{health, mirrors},
+    output::{self, Format},
+    progress::{Look, Progress, wait_for},
+};
+use anyhow::bail;
+use clap::Args;
+use k8s_openapi::api::{certificates::v1::CertificateSigningRequest, core::v1::Namespace};
+use kube::api::{Api, ListParams};
+use linkspan_core::api::labels::SIGNER;
+use serde_json::json;
+use std::time::Duration;
+
+/// Flags of `uninstall`.
+#[derive(Debug, Args)]
+pub struct UninstallArgs {
+    /// Remove what Links exist too
+    #[arg(long)]
+    force: bool,
+    /// Delete the objects and wait until they are gone, instead of printing them
+    #[arg(long, conflicts_with = "output")]
+    yes: bool,
+    /// Longest wait with --yes
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration)]
+    wait: Duration,
+    /// Form of the output
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+/// Runs `uninstall`. Where there is nothing to undo, that is said on stderr, and is no failure.
+///
+/// # Errors
+/// When Links exist and `--force` is not given, the cluster cannot be asked, or something is not deleted in time.
+pub async fn run(global: &Global, args: UninstallArgs) -> anyhow::Result<Outcome> {
+    let cluster = Cluster::connect(global, None).await?;
+    let links: Vec<String> =
+        health::list(&cluster).await?.into_iter().filter_map(|link| link.metadata.name).collect();
+    if !links.is_empty() && !args.force {
+        bail!(
+            "Please unlink the following clusters before uninstalling Linkspan:\n  * {}\n(`link-cli unlink --cluster-name NAME --yes`, or --force to remove the links as well)",
+            links.join("\n  * ")
+        );
+    }
+    let (of_links, of_system) = existing(&cluster, &links).await?;
+    if of_links.is_empty() && of_system.is_empty() {
+        eprintln!("nothing to uninstall in context {}", cluster.context);
+    }
+    if args.yes {
+        // Links go while the controller still runs, so that it can tidy up after them.
+        delete_and_wait(&cluster, &of_links, args.wait).await?;
+        delete_and_wait(&cluster, &of_system, args.wait).await?;
+    } else {
+        print_stubs(&[of_links, of_system].concat(), args.output)?;
+    }
+    Ok(Outcome::Well)
+}
+
+/// What stands: of links (mirrors too), and of the system.
+async fn existing(cluster: &Cluster, links: &[String]) -> anyhow::Result<(Vec<Key>, Vec<Key>)> {
+    let mut of_links = vec![];
+    for link in links {
+        of_links.extend(unlink::existing(cluster, link).await?);
+    }
+    for mirror in mirrors::all(cluster, None, None).await? {
+        let key = Key::new("v1", "Service", &mirror.namespace, &mirror.name);
+        if !of_links.contains(&key) {
+            of_links.push(key);
+        }
+    }
+    let mut of_system = vec![];
+    for key in candidates(cluster).await? {
+        let Some(found) = cluster.find(&key).await? else { continue };
+        let definition = key.kind == "CustomResourceDefinition";
+        if !definition || is_ours(&json!(found.metadata.labels)) {
+            of_system.push(key);
+        }
+    }
+    let requests = cluster
+        .list(
+            &cluster.all::<CertificateSigningRequest>(),
+            &ListParams::default(),
+            "CertificateSigningRequests",
+        )
+        .await?;
+    let ours = requests.into_iter().filter(|request| request.spec.signer_name == SIGNER);
+    let names = ours.filter_map(|request| request.metadata.name);
+    of_system
+        .extend(names.map(|name| Key::new("certificates.k8s.io/v1", "CertificateSigningRequest", "", &name)));
+    Ok((of_links, of_system))
+}
+
+/// What an installation may consist of. A namespace that `install` did not make stays, and is emptied of what is ours.
+async fn candidates(cluster: &Cluster) -> anyhow::Result<Vec<Key>> {
+    let api: Api<Namespace> = cluster.all();
+    let namespace = cluster.get(&api, &cluster.namespace, "namespace").await?;
+    let ours = namespace.as_ref().is_some_and(|namespace| is_ours(&json!(namespace.metadata.labels)));
+    let mut keys = system::to_remove(&cluster.namespace);
+    if !ours {
+        keys.retain(|key| key.kind != "Namespace");
+        let values = Values { ha: true, ..Values::default() };
+        let parts = system::parts(&cluster.namespace, &values);
+        let within = parts.iter().map(Key::of).filter(|key| !key.namespace.is_empty());
+        for key in within.chain(system::kept_by_controller(&cluster.namespace)) {
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
+    }
+    Ok(keys)
+}
+
+/// Prints the objects reduced to what `kubectl delete -f -` needs.
+///
+/// # Errors
+/// When stdout cannot be written.
+pub fn print_stubs(keys: &[Key], format: Format) -> anyhow::Result<()> {
+    let stubs: Vec<Object> = keys.iter().map(Key::stub).collect();
+    output::print(&output::documents(&stubs, format, None))
+}
+
+/// Deletes the objects, a line on stderr each, and waits until they are gone.
+///
+/// # Errors
+/// When one cannot be deleted, or is not gone in time.
+pub async fn delete_and_wait(cluster: &Cluster, keys: &[Key], limit: Duration) -> anyhow::Result<()> {
+    let mut progress = Progress::on_stderr();
+    for key in keys {
+        if cluster.delete(key).await? {
+            progress.line(&format!("{}: {key} deleted", cluster.context));
+        }
+    }
+    for key in keys {
+        wait_for(&mut progress, limit, async || {
+            Ok(match cluster.find(key).await? {
+                Some(_) => Look::NotYet(format!("{key} in context {} is not gone yet", cluster.context)),
+                None => Look::Done(()),
+            })
+        })
+        .await?;
+    }
+    Ok(())
+}

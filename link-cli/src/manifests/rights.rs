@@ -1,0 +1,201 @@
+//! Accounts and what each may do: the whole of Linkspan's rights in a cluster.
+//!
+//! `list` and `watch` limited to a name work only with a field selector on that name, within a namespace: the parts
+//! watch their Secrets and ConfigMaps one by one. `create` cannot be limited to names at all.
+
+use crate::manifests::object::{Object, metadata};
+use linkspan_core::api::{
+    credentials::{CA_BUNDLE_CONFIG_MAP, CA_SECRET, GATEWAY_TLS_SECRET, GATEWAY_TRUST_CONFIG_MAP},
+    labels::{CONTROLLER, GATEWAY, LINK_ACCOUNT, SIGNER},
+    names,
+};
+use serde_json::{Value, json};
+
+/// ClusterRole of all accounts that linked clusters sign in with.
+pub const REMOTE_ACCESS: &str = "linkspan-remote-access";
+/// ConfigMap with the port allocation's cursor and freed ports.
+pub const PORTS_CONFIG_MAP: &str = "linkspan-ports";
+
+const READ: [&str; 3] = ["get", "list", "watch"];
+const WATCH: [&str; 2] = ["list", "watch"];
+const WRITE: [&str; 7] = ["get", "list", "watch", "create", "update", "patch", "delete"];
+const KEEP: [&str; 5] = ["get", "list", "watch", "update", "patch"];
+
+/// The gateway's account and rights: it reads, and never writes.
+pub fn gateway(namespace: &str) -> Vec<Object> {
+    let cluster = [
+        rule("", &["services", "pods"], &WATCH),
+        rule("discovery.k8s.io", &["endpointslices"], &WATCH),
+        rule("multicluster.linkerd.io", &["links"], &WATCH),
+        rule("split.smi-spec.io", &["trafficsplits"], &WATCH),
+        rule("specs.smi-spec.io", &["httproutegroups"], &WATCH),
+    ];
+    let own = [
+        rule("", &["serviceaccounts"], &WATCH),
+        named("", &["secrets"], &[GATEWAY_TLS_SECRET], &READ),
+        named("", &["configmaps"], &[GATEWAY_TRUST_CONFIG_MAP], &READ),
+    ];
+    with_roles(namespace, GATEWAY, &cluster, &own)
+}
+
+/// The controller's account and rights.
+pub fn controller(namespace: &str) -> Vec<Object> {
+    let cluster = [
+        rule("", &["services"], &WRITE),
+        rule("", &["namespaces"], &READ),
+        rule("discovery.k8s.io", &["endpointslices"], &WRITE),
+        rule("certificates.k8s.io", &["certificatesigningrequests"], &READ),
+        rule(
+            "certificates.k8s.io",
+            &["certificatesigningrequests/approval", "certificatesigningrequests/status"],
+            &["update", "patch"],
+        ),
+        named("certificates.k8s.io", &["signers"], &[SIGNER], &["approve", "sign"]),
+    ];
+    let own = [
+        rule("", &["serviceaccounts"], &READ),
+        rule("", &["secrets", "configmaps"], &["create"]),
+        named("", &["secrets"], &[CA_SECRET, GATEWAY_TLS_SECRET], &KEEP),
+        named(
+            "",
+            &["configmaps"],
+            &[CA_BUNDLE_CONFIG_MAP, GATEWAY_TRUST_CONFIG_MAP, PORTS_CONFIG_MAP],
+            &KEEP,
+        ),
+        rule("linkspan.dev", &["exportedservices"], &WRITE),
+        rule("multicluster.linkerd.io", &["links"], &KEEP),
+        rule("multicluster.linkerd.io", &["links/status"], &["get", "update", "patch"]),
+        rule("coordination.k8s.io", &["leases"], &["create"]),
+        named("coordination.k8s.io", &["leases"], &[CONTROLLER], &KEEP),
+    ];
+    with_roles(namespace, CONTROLLER, &cluster, &own)
+}
+
+/// What every account for linked clusters may do outside of the namespace; once per cluster.
+pub fn remote_access_role() -> Object {
+    role(
+        "ClusterRole",
+        "",
+        REMOTE_ACCESS,
+        &[rule("certificates.k8s.io", &["certificatesigningrequests"], &["create", "get"])],
+    )
+}
+
+/// An account that linked clusters sign in with, and its rights.
+pub fn link_account(namespace: &str, name: &str) -> Vec<Object> {
+    let own = [
+        rule("linkspan.dev", &["exportedservices"], &READ),
+        named("", &["configmaps"], &[CA_BUNDLE_CONFIG_MAP], &READ),
+        named("", &["services"], &[GATEWAY], &READ),
+        named("", &["serviceaccounts/token"], &[name], &["create"]),
+    ];
+    vec![
+        account(namespace, name, &[(LINK_ACCOUNT, "true")]),
+        role("Role", namespace, name, &own),
+        binding("RoleBinding", namespace, name, name, name),
+        cluster_binding(name, namespace, REMOTE_ACCESS, name),
+    ]
+}
+
+/// What the controller of the importing cluster may read for one link: its credentials and its CA bundle.
+pub fn link_reader(namespace: &str, link: &str) -> Vec<Object> {
+    let name = link_role(link);
+    let (given, live) = (names::credentials_secret(link), names::live_credentials_secret(link));
+    let rules = [
+        named("", &["secrets"], &[&given], &READ),
+        named("", &["secrets"], &[&live], &["get", "list", "watch", "update", "patch", "delete"]),
+        named("", &["configmaps"], &[&names::link_bundle_config_map(link)], &READ),
+    ];
+    vec![role("Role", namespace, &name, &rules), binding("RoleBinding", namespace, &name, &name, CONTROLLER)]
+}
+
+/// Name of the Role and RoleBinding that a link brings.
+pub fn link_role(link: &str) -> String {
+    format!("linkspan-link-{link}")
+}
+
+fn with_roles(namespace: &str, name: &str, cluster: &[Value], own: &[Value]) -> Vec<Object> {
+    vec![
+        account(namespace, name, &[]),
+        role("ClusterRole", "", name, cluster),
+        cluster_binding(name, namespace, name, name),
+        role("Role", namespace, name, own),
+        binding("RoleBinding", namespace, name, name, name),
+    ]
+}
+
+fn account(namespace: &str, name: &str, labels: &[(&str, &str)]) -> Object {
+    json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata(namespace, name, labels)})
+}
+
+fn rule(group: &str, resources: &[&str], verbs: &[&str]) -> Value {
+    json!({"apiGroups": [group], "resources": resources, "verbs": verbs})
+}
+
+fn named(group: &str, resources: &[&str], names: &[&str], verbs: &[&str]) -> Value {
+    let mut rule = rule(group, resources, verbs);
+    rule["resourceNames"] = json!(names);
+    rule
+}
+
+fn role(kind: &str, namespace: &str, name: &str, rules: &[Value]) -> Object {
+    json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": kind,
+        "metadata": metadata(namespace, name, &[]),
+        "rules": rules,
+    })
+}
+
+fn binding(kind: &str, namespace: &str, name: &str, role: &str, account: &str) -> Object {
+    bound(kind, namespace, name, ("Role", role), (namespace, account))
+}
+
+fn cluster_binding(name: &str, namespace: &str, role: &str, account: &str) -> Object {
+    bound("ClusterRoleBinding", "", name, ("ClusterRole", role), (namespace, account))
+}
+
+fn bound(kind: &str, namespace: &str, name: &str, role: (&str, &str), account: (&str, &str)) -> Object {
+    json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": kind,
+        "metadata": metadata(namespace, name, &[]),
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": role.0, "name": role.1},
+        "subjects": [{"kind": "ServiceAccount", "namespace": account.0, "name": account.1}],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_rule_reaches_further_than_it_says() {
+        let all =
+            [gateway("ns"), controller("ns"), link_account("ns", "a"), link_reader("ns", "west")].concat();
+        for object in all.iter().chain([&remote_access_role()]) {
+            for rule in object["rules"].as_array().into_iter().flatten() {
+                let text = rule.to_string();
+                assert!(!text.contains("\"*\""), "no wildcards: {text}");
+                let secrets = rule["resources"].as_array().unwrap().contains(&json!("secrets"));
+                let only_create = rule["verbs"] == json!(["create"]);
+                assert!(
+                    !secrets || only_create || rule["resourceNames"].is_array(),
+                    "Secrets by name: {text}"
+                );
+                assert!(!secrets || object["kind"] == "Role", "no Secret outside of the namespace: {text}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_gateway_and_link_accounts_write_nothing_but_requests() {
+        for object in [gateway("ns"), link_account("ns", "a")].concat() {
+            for rule in object["rules"].as_array().into_iter().flatten() {
+                let writes =
+                    rule["verbs"].as_array().unwrap().iter().any(|v| !READ.contains(&v.as_str().unwrap()));
+                assert!(!writes || rule["resources"] == json!(["serviceaccounts/token"]), "{rule}");
+            }
+        }
+    }
+}

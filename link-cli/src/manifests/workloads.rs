@@ -1,0 +1,180 @@
+//! The running parts: Deployments, the gateway's Service, disruption budgets.
+
+use crate::manifests::{
+    object::{Object, metadata},
+    values::Values,
+};
+use linkspan_core::api::labels::{
+    ADMIN_PORT, ADMIN_PORT_NAME, COMPONENT, CONTROLLER, GATEWAY, GATEWAY_PORT, GATEWAY_PORT_NAME,
+};
+use serde_json::{Value, json};
+
+/// Value of label [`COMPONENT`] on the gateway's objects and pods.
+pub const GATEWAY_COMPONENT: &str = "gateway";
+/// Value of label [`COMPONENT`] on the controller's objects and pods.
+pub const CONTROLLER_COMPONENT: &str = "mirror-controller";
+/// Time a gateway pod has to let its flows end: see the drain rule in the gateway.
+const GATEWAY_GRACE_SECONDS: u32 = 120;
+const CONTROLLER_GRACE_SECONDS: u32 = 30;
+/// The user and group that everything runs as.
+const USER: u32 = 65532;
+
+/// What differs between the two Deployments.
+struct Workload<'a> {
+    name: &'a str,
+    component: &'a str,
+    replicas: u32,
+    grace_seconds: u32,
+    ports: Value,
+    resources: &'a Value,
+}
+
+/// The gateway's Service, the one open port of a cluster.
+pub fn gateway_service(namespace: &str, values: &Values) -> Object {
+    let mut metadata = metadata(namespace, GATEWAY, &[(COMPONENT, GATEWAY_COMPONENT)]);
+    if !values.gateway.service_annotations.is_empty() {
+        metadata["annotations"] = json!(values.gateway.service_annotations);
+    }
+    json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata,
+        "spec": {
+            "type": values.gateway.service_type,
+            "ipFamilyPolicy": "PreferDualStack",
+            "selector": {COMPONENT: GATEWAY_COMPONENT},
+            "ports": [{
+                "name": GATEWAY_PORT_NAME,
+                "port": values.gateway.port,
+                "targetPort": GATEWAY_PORT_NAME,
+                "protocol": "TCP",
+            }],
+        },
+    })
+}
+
+/// The gateway's Deployment.
+pub fn gateway(namespace: &str, values: &Values) -> Object {
+    let ports = json!([
+        {"name": GATEWAY_PORT_NAME, "containerPort": GATEWAY_PORT, "protocol": "TCP"},
+        {"name": ADMIN_PORT_NAME, "containerPort": ADMIN_PORT, "protocol": "TCP"},
+    ]);
+    let workload = Workload {
+        name: GATEWAY,
+        component: GATEWAY_COMPONENT,
+        replicas: values.gateway_replicas(),
+        grace_seconds: GATEWAY_GRACE_SECONDS,
+        ports,
+        resources: &values.gateway.resources,
+    };
+    deployment(namespace, values, &workload)
+}
+
+/// The controller's Deployment.
+pub fn controller(namespace: &str, values: &Values) -> Object {
+    let workload = Workload {
+        name: CONTROLLER,
+        component: CONTROLLER_COMPONENT,
+        replicas: values.controller_replicas(),
+        grace_seconds: CONTROLLER_GRACE_SECONDS,
+        ports: json!([{"name": ADMIN_PORT_NAME, "containerPort": ADMIN_PORT, "protocol": "TCP"}]),
+        resources: &values.controller.resources,
+    };
+    deployment(namespace, values, &workload)
+}
+
+/// One pod at a time may be taken away by the cluster's own maintenance; only with `ha`.
+pub fn disruption_budgets(namespace: &str, values: &Values) -> Vec<Object> {
+    if !values.ha {
+        return vec![];
+    }
+    let budget = |name: &str, component: &str| {
+        json!({
+            "apiVersion": "policy/v1",
+            "kind": "PodDisruptionBudget",
+            "metadata": metadata(namespace, name, &[(COMPONENT, component)]),
+            "spec": {"maxUnavailable": 1, "selector": {"matchLabels": {COMPONENT: component}}},
+        })
+    };
+    vec![budget(GATEWAY, GATEWAY_COMPONENT), budget(CONTROLLER, CONTROLLER_COMPONENT)]
+}
+
+fn deployment(namespace: &str, values: &Values, workload: &Workload<'_>) -> Object {
+    let labels = [(COMPONENT, workload.component)];
+    let mut pod = json!({
+        "serviceAccountName": workload.name,
+        "enableServiceLinks": false,
+        "terminationGracePeriodSeconds": workload.grace_seconds,
+        "nodeSelector": {"kubernetes.io/os": "linux"},
+        "securityContext": {
+            "runAsNonRoot": true,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [container(values, workload)],
+    });
+    if values.ha {
+        pod["affinity"] = anti_affinity(workload.component);
+    }
+    let mut pod_metadata = metadata("", "", &labels);
+    if let Some(fields) = pod_metadata.as_object_mut() {
+        fields.remove("name");
+    }
+    json!({
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": metadata(namespace, workload.name, &labels),
+        "spec": {
+            "replicas": workload.replicas,
+            "selector": {"matchLabels": {COMPONENT: workload.component}},
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+            "template": {"metadata": pod_metadata, "spec": pod},
+        },
+    })
+}
+
+fn container(values: &Values, workload: &Workload<'_>) -> Value {
+    let probe = |path: &str, period: u32, failures: u32| {
+        json!({
+            "httpGet": {"path": path, "port": ADMIN_PORT_NAME},
+            "periodSeconds": period,
+            "failureThreshold": failures,
+        })
+    };
+    let field =
+        |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
+    json!({
+        "name": workload.component,
+        "image": values.image(workload.component),
+        "imagePullPolicy": values.image_pull_policy,
+        "args": [format!("--log-level={}", values.log_level), format!("--log-format={}", values.log_format)],
+        "env": [field("POD_NAMESPACE", "metadata.namespace"), field("POD_NAME", "metadata.name")],
+        "ports": workload.ports,
+        "readinessProbe": probe("/ready", 2, 3),
+        "livenessProbe": probe("/live", 10, 3),
+        "resources": workload.resources,
+        "securityContext": {
+            "allowPrivilegeEscalation": false,
+            "readOnlyRootFilesystem": true,
+            "capabilities": {"drop": ["ALL"]},
+        },
+    })
+}
+
+/// Pods of one part keep away from each other, by node first, then by zone, as far as there is room.
+fn anti_affinity(component: &str) -> Value {
+    let term = |weight: u32, topology: &str| {
+        json!({
+            "weight": weight,
+            "podAffinityTerm": {
+                "topologyKey": topology,
+                "labelSelector": {"matchLabels": {COMPONENT: component}},
+            },
+        })
+    };
+    json!({"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
+        term(100, "kubernetes.io/hostname"),
+        term(50, "topology.kubernetes.io/zone"),
+    ]}})
+}

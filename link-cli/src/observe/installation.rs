@@ -1,0 +1,181 @@
+//! What stands of an installation: everything `check` and `version` judge.
+
+use crate::{
+    cluster::Cluster,
+    manifests::system,
+    observe::{
+        health,
+        mirrors::{self, Mirror},
+    },
+};
+use k8s_openapi::{
+    api::{
+        apps::v1::Deployment,
+        core::v1::{Namespace, Secret},
+    },
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use linkspan_core::api::{
+    controller_report::LinkReport,
+    credentials::KUBECONFIG,
+    labels::{CONTROLLER, GATEWAY},
+    link::Link,
+};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// An answer, or the sentence that says why there is none.
+pub type Answer<T> = Result<T, String>;
+
+/// Everything that was looked at.
+#[derive(Clone, Debug)]
+pub struct Installation {
+    /// Name of the context, for advice.
+    pub context: String,
+    /// Namespace of the installation.
+    pub namespace: String,
+    /// Version of the API server, e.g. `v1.34.1`.
+    pub api_version: Answer<String>,
+    /// Labels of each of our definitions; none where the definition is missing.
+    pub definitions: Answer<BTreeMap<String, Option<Value>>>,
+    /// Whether the namespace is there.
+    pub namespace_exists: Answer<bool>,
+    /// Gateway and controller; none where the Deployment is missing.
+    pub workloads: Answer<BTreeMap<&'static str, Option<Workload>>>,
+    /// Whether the CA bundle is published.
+    pub bundle_published: Answer<bool>,
+    /// The Links.
+    pub links: Answer<Vec<Link>>,
+    /// How they are, by name.
+    pub health: Vec<LinkReport>,
+    /// Credentials of each link.
+    pub credentials: BTreeMap<String, Answer<Credentials>>,
+    /// The mirrors.
+    pub mirrors: Answer<Vec<Mirror>>,
+}
+
+/// One Deployment.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Workload {
+    /// Pods wanted.
+    pub wanted: i32,
+    /// Pods that are ready.
+    pub ready: i32,
+    /// Tag of the image.
+    pub version: String,
+}
+
+/// What the Secret with a link's credentials is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Credentials {
+    /// It is there, and holds a kubeconfig.
+    Present,
+    /// There is no such Secret.
+    Missing,
+    /// It holds no kubeconfig.
+    Unusable,
+}
+
+/// Looks at everything. What cannot be read is an answer too.
+pub async fn look(cluster: &Cluster) -> Installation {
+    let (api_version, definitions, namespace_exists, workloads, bundle, links, mirrors, health) = tokio::join!(
+        api_version(cluster),
+        definitions(cluster),
+        async {
+            Ok(cluster.get(&cluster.all::<Namespace>(), &cluster.namespace, "namespace").await?.is_some())
+        },
+        workloads(cluster),
+        async { Ok(cluster.published_trust().await?.is_some()) },
+        health::list(cluster),
+        mirrors::all(cluster, None, None),
+        health::links(cluster),
+    );
+    let mut found = BTreeMap::new();
+    for link in links.iter().flatten() {
+        let name = link.metadata.name.clone().unwrap_or_default();
+        let answer = credentials(cluster, &link.spec.credentials_secret(&name)).await;
+        found.insert(name, told(answer));
+    }
+    Installation {
+        context: cluster.context.clone(),
+        namespace: cluster.namespace.clone(),
+        api_version: told(api_version),
+        definitions: told(definitions),
+        namespace_exists: told(namespace_exists),
+        workloads: told(workloads),
+        bundle_published: told(bundle),
+        links: told(links),
+        health: health.unwrap_or_default(),
+        credentials: found,
+        mirrors: told(mirrors),
+    }
+}
+
+/// An error becomes its sentence.
+pub fn told<T>(answer: anyhow::Result<T>) -> Answer<T> {
+    answer.map_err(|e| format!("{e:#}"))
+}
+
+/// Version of the API server.
+///
+/// # Errors
+/// When it does not answer.
+pub async fn api_version(cluster: &Cluster) -> anyhow::Result<String> {
+    let version = cluster.client.apiserver_version().await;
+    version.map(|v| v.git_version).map_err(|e| cluster.explain("asking for the version", &e))
+}
+
+/// Labels of each of our definitions; none where the definition is missing.
+///
+/// # Errors
+/// When definitions cannot be read.
+pub async fn definitions(cluster: &Cluster) -> anyhow::Result<BTreeMap<String, Option<Value>>> {
+    let api = cluster.all::<CustomResourceDefinition>();
+    let mut found = BTreeMap::new();
+    for definition in system::definitions() {
+        let name = definition["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        let there = cluster.get(&api, &name, "CustomResourceDefinition").await?;
+        found.insert(name, there.map(|crd| json!(crd.metadata.labels)));
+    }
+    Ok(found)
+}
+
+/// Gateway and controller, as their Deployments say.
+///
+/// # Errors
+/// When the Deployments cannot be read.
+pub async fn workloads(cluster: &Cluster) -> anyhow::Result<BTreeMap<&'static str, Option<Workload>>> {
+    let mut found = BTreeMap::new();
+    for name in [GATEWAY, CONTROLLER] {
+        let deployment = cluster.get(&cluster.ours::<Deployment>(), name, "Deployment").await?;
+        found.insert(name, deployment.as_ref().map(workload));
+    }
+    Ok(found)
+}
+
+fn workload(deployment: &Deployment) -> Workload {
+    let spec = deployment.spec.as_ref();
+    let image = spec
+        .and_then(|spec| spec.template.spec.as_ref())
+        .and_then(|pod| pod.containers.first())
+        .and_then(|container| container.image.as_deref())
+        .unwrap_or_default();
+    Workload {
+        wanted: spec.and_then(|spec| spec.replicas).unwrap_or(1),
+        ready: deployment.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or_default(),
+        version: image.rsplit_once(':').map_or("", |(_, tag)| tag).to_owned(),
+    }
+}
+
+async fn credentials(cluster: &Cluster, name: &str) -> anyhow::Result<Credentials> {
+    let secret = cluster.get(&cluster.ours::<Secret>(), name, "Secret").await?;
+    Ok(match secret.map(|secret| secret.data.unwrap_or_default()) {
+        None => Credentials::Missing,
+        Some(data) => match data.get(KUBECONFIG).map(|text| serde_norway::from_slice::<Value>(&text.0)) {
+            Some(Ok(kubeconfig)) if kubeconfig["clusters"][0]["cluster"]["server"].is_string() => {
+                Credentials::Present
+            }
+            _ => Credentials::Unusable,
+        },
+    })
+}

@@ -1,0 +1,75 @@
+//! What is printed, compared with files. `BLESS=1 cargo t -p link-cli` writes them anew.
+
+use crate::support::same_as_file;
+use link_cli::{
+    cli::VERSION,
+    manifests::{
+        link::{self, ApiAccess, LinkInput},
+        object::{Key, Object},
+        rights, system,
+        values::Values,
+    },
+    output::{Format, documents},
+};
+use std::path::Path;
+
+fn golden(name: &str, objects: &[Object]) {
+    let text = documents(objects, Format::Yaml, None).replace(VERSION, "<version>");
+    same_as_file(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name), &text);
+}
+
+fn install(sets: &[&str]) -> Vec<Object> {
+    let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
+    let values = Values::from_layers(vec![], &sets).unwrap();
+    let mut objects = vec![system::namespace("linkspan")];
+    objects.extend(system::parts("linkspan", &values));
+    objects
+}
+
+#[test]
+fn install_prints_the_system() {
+    golden("install.yaml", &install(&[]));
+    golden("install-ha.yaml", &install(&["ha=true"]));
+}
+
+#[test]
+fn link_prints_credentials_bundle_rights_and_link() {
+    let input = LinkInput {
+        name: "cluster-west".into(),
+        namespace: "linkspan".into(),
+        domain: "cluster.local".into(),
+        api: ApiAccess {
+            server: "https://172.18.0.2:6443".into(),
+            ca_data: Some("Y2E=".into()),
+            tls_server_name: None,
+            token: "a-token".into(),
+        },
+        ca_bundle: "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n".into(),
+        trust_domain: "0b6bd1a5.linkspan".parse().unwrap(),
+        gateway_addresses: vec!["172.18.0.100".into(), "gw.example".into()],
+        gateway_port: 4143,
+        selector: None,
+        excluded_annotations: vec!["team.example/*".into()],
+        excluded_labels: vec![],
+    };
+    let objects = link::objects(&input);
+    golden("link.yaml", &objects);
+    let removed = link::keys("linkspan", "cluster-west");
+    for key in objects.iter().map(Key::of) {
+        assert!(removed.contains(&key), "unlink forgets {key}");
+    }
+}
+
+#[test]
+fn allow_prints_an_account() {
+    golden("allow.yaml", &rights::link_account("linkspan", "partner"));
+}
+
+#[test]
+fn uninstall_names_every_object_outside_of_the_namespace() {
+    let removed = system::to_remove("linkspan");
+    for object in install(&["ha=true"]).iter().chain(&system::definitions()) {
+        let key = Key::of(object);
+        assert!(removed.contains(&key) || key.namespace == "linkspan", "uninstall forgets {key}");
+    }
+}
