@@ -6,7 +6,8 @@ source "$(dirname "$0")/lib.sh"
 
 prepare_cache
 profile=${PROFILE:-dev-image}
-folder=${CARGO_TARGET_DIR:-$REPO/target}/$profile
+# .cargo/config.toml names the host as target, so cargo writes to a folder of that name.
+folder=${CARGO_TARGET_DIR:-$REPO/target}/$(rustc -vV | awk '$1 == "host:" { print $2 }')/$profile
 if [[ $profile == dev || $profile == test ]]; then folder=${folder%/*}/debug; fi
 version=$(workspace_version)
 names=()
