@@ -125,40 +125,37 @@ import_image() {
   tar --numeric-owner --owner=0 --group=0 -C "$root" -c . | docker import "${changes[@]}" - "$image" >/dev/null
 }
 
-# load_images "NODE..." IMAGE...: brings images of the docker daemon to nodes; those that a node has already are left out.
+# load_images "NODE..." IMAGE...: brings images of the docker daemon to nodes. What a node was given under a name is
+# recorded by the node's container id, and not given again.
 load_images() {
-  local nodes=$1 node image id work jobs=() failed=0
+  local nodes=$1 node container image images id records record work job jobs=()
   shift
+  mkdir -p "$SCRATCH"
   work=$(mktemp -d "$SCRATCH/load.XXXXXX")
+  # shellcheck disable=SC2086 # a list of names
+  docker inspect --format '{{ slice .Name 1 }} {{ .Id }}' $nodes >"$work/containers"
   for image in "$@"; do
     id=$(docker image inspect --format '{{ .Id }}' "$image")
-    echo "docker.io/$image $id" >>"$work/wanted"
+    while read -r node container; do
+      records=$LINKSPAN_CACHE/clusters/nodes/$container
+      mkdir -p "$records"
+      if [[ $(cat "$records/${image//\//_}" 2>/dev/null) != "$id" ]]; then
+        echo "$image" >>"$work/missing"
+        touch "$work/$node"
+        echo "$records/${image//\//_} $id" >>"$work/records"
+      fi
+    done <"$work/containers"
   done
-  # A node's runtime lists an image by its name and by its id; both name the same manifest when the node has this very image.
-  for node in $nodes; do
-    (
-      timeout 30 docker exec "$node" ctr -n k8s.io images ls | awk '{ print $1, $3 }' >"$work/has.$node"
-      while read -r image id; do
-        name_digest=$(awk -v ref="$image" '$1 == ref { print $2 }' "$work/has.$node")
-        id_digest=$(awk -v ref="$id" '$1 == ref { print $2 }' "$work/has.$node")
-        [[ -n $name_digest && $name_digest == "$id_digest" ]] || echo "${image#docker.io/}"
-      done <"$work/wanted" >"$work/missing.$node"
-    ) &
-    jobs+=($!)
-  done
-  for job in "${jobs[@]}"; do wait "$job" || failed=1; done
-  ((failed == 0)) || die "a node does not answer: docker ps shows which; make clean clusters makes new ones."
-  if [[ -n $(cat "$work"/missing.*) ]]; then
-    mapfile -t images < <(sort -u "$work"/missing.*)
+  if [[ -f $work/missing ]]; then
+    mapfile -t images < <(sort -u "$work/missing")
     docker save -o "$work/images.tar" "${images[@]}"
-    jobs=()
     for node in $nodes; do
-      [[ -s $work/missing.$node ]] || continue
+      [[ -f $work/$node ]] || continue
       timeout 300 docker exec -i "$node" ctr -n k8s.io images import --all-platforms --digests - <"$work/images.tar" >/dev/null &
       jobs+=($!)
     done
-    for job in "${jobs[@]}"; do wait "$job" || failed=1; done
-    ((failed == 0)) || die "an image could not be imported on a node."
+    for job in "${jobs[@]}"; do wait "$job" || die "a node took no images: docker ps shows whether it runs; make clean clusters makes new ones."; done
+    while read -r record id; do echo "$id" >"$record"; done <"$work/records"
   fi
   rm -rf "$work"
 }
