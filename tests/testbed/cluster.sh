@@ -6,7 +6,6 @@ source "$(dirname "$0")/lib.sh"
 
 name=$1
 config=$REPO/kind-configs/$name.yaml
-[[ -f $config ]] || die "there is no kind-configs/$name.yaml: CLUSTERS may name $(cd "$REPO/kind-configs" && echo *.yaml | sed 's/\.yaml//g')."
 image=$(<"$LINKSPAN_CACHE/node-image")
 state=$LINKSPAN_CACHE/clusters/$name
 mkdir -p "$LINKSPAN_CACHE/clusters"

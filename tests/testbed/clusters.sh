@@ -5,6 +5,9 @@ set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 
 (($# > 0)) || die "name the clusters: CLUSTERS=\"east west\" make clusters"
+for name in "$@"; do
+  [[ -f $REPO/kind-configs/$name.yaml ]] || die "there is no kind-configs/$name.yaml: CLUSTERS may name $(cd "$REPO/kind-configs" && echo *.yaml | sed 's/\.yaml//g')."
+done
 "$BED/prerequisites.sh" tools clusters
 hold_lock
 

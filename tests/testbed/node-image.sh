@@ -58,7 +58,7 @@ mkdir -p "$root"/etc/kubernetes/manifests "$root"/opt/cni/bin "$root"/kind/manif
 ln -s /usr/bin/containerd /usr/bin/ctr /usr/bin/containerd-shim-runc-v2 "$root/usr/local/bin/"
 for plugin in host-local loopback ptp portmap bridge; do cp "$root/usr/lib/cni/$plugin" "$root/opt/cni/bin/"; done
 chroot "$root" ctr oci spec |
-  jq '.hooks.createContainer += [{ "path": "/kind/bin/mount-product-files.sh" }] | del(.process.rlimits)' >"$root/etc/containerd/cri-base.json"
+  chroot "$root" jq '.hooks.createContainer += [{ "path": "/kind/bin/mount-product-files.sh" }] | del(.process.rlimits)' >"$root/etc/containerd/cri-base.json"
 sed -i 's/restrict_oom_score_adj = false/restrict_oom_score_adj = true/' "$root/etc/containerd/config.toml"
 cp "$LINKSPAN_TOOLS"/{kubeadm,kubelet,kubectl} "$root/usr/bin/"
 echo "$KUBERNETES_VERSION" >"$root/kind/version"

@@ -12,7 +12,7 @@ need() {
 gib_free() {
   local folder=$1
   while [[ ! -d $folder ]]; do folder=$(dirname "$folder"); done
-  df --output=avail --block-size=1G "$folder" | tail -n 1
+  df --output=avail --block-size=1G "$folder" | awk 'NR == 2 { print $1 }'
 }
 wants() {
   [[ " $wanted " == *" $1 "* ]]
