@@ -1,0 +1,63 @@
+//! Flags.
+
+use clap::Parser;
+use linkspan_core::{
+    api::labels::{ADMIN_PORT, NAMESPACE},
+    process::{kube_client::ConnectOptions, logging::LogFormat},
+};
+use std::{net::SocketAddr, path::PathBuf};
+
+/// The controller of Linkspan: publishes what this cluster exports, mirrors what linked clusters export, and vouches
+/// for gateways.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "linkspan-mirror-controller", version)]
+pub struct Config {
+    /// Namespace of the installation.
+    #[arg(long, env = "POD_NAMESPACE", default_value = NAMESPACE)]
+    pub namespace: String,
+    /// Name of this pod: who holds the Lease.
+    #[arg(long, env = "POD_NAME", default_value = "linkspan-mirror-controller")]
+    pub pod_name: String,
+    /// Address of /live, /ready, /metrics and /links.
+    #[arg(long, default_value_t = SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, ADMIN_PORT)))]
+    pub admin_addr: SocketAddr,
+    /// Admin port of the gateway pods.
+    #[arg(long, default_value_t = ADMIN_PORT)]
+    pub gateway_admin_port: u16,
+    /// Path of a kubeconfig, to run outside a cluster.
+    #[arg(long)]
+    pub kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig, to run outside a cluster.
+    #[arg(long)]
+    pub context: Option<String>,
+    /// Level, or filter such as `info,linkspan_mirror_controller=debug`.
+    #[arg(long, default_value = "info")]
+    pub log_level: String,
+    /// `plain` or `json`.
+    #[arg(long, default_value_t = LogFormat::Plain)]
+    pub log_format: LogFormat,
+}
+
+impl Config {
+    /// How this cluster's API is reached.
+    pub fn connect(&self) -> ConnectOptions {
+        ConnectOptions {
+            kubeconfig: self.kubeconfig.clone(),
+            context: self.context.clone(),
+            ..ConnectOptions::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_have_the_documented_defaults() {
+        let config = Config::try_parse_from(["linkspan-mirror-controller", "--namespace", "other"]).unwrap();
+        assert_eq!(config.namespace, "other");
+        assert_eq!(config.admin_addr.port(), 9999);
+        assert_eq!(config.log_format, LogFormat::Plain);
+    }
+}

@@ -1,0 +1,7 @@
+//! What this cluster lets linked clusters see: one `ExportedService` per exported Service.
+//!
+//! [`desired`] says what is published (pure), [`table`] holds what is known (pure), [`run`] watches and writes.
+
+pub mod desired;
+pub mod run;
+pub mod table;

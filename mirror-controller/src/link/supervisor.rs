@@ -1,0 +1,111 @@
+//! Starts and ends the tasks of each Link.
+
+use crate::{
+    credentials::AccessBoard,
+    link::{remotes::Remotes, view::LinkView},
+    observe::{local::Links, remote},
+    world::World,
+};
+use kube::Client;
+use linkspan_core::process::shutdown::Shutdown;
+use std::{collections::BTreeMap, sync::Arc};
+use tokio::{
+    sync::watch,
+    task::{AbortHandle, JoinSet},
+};
+
+/// What the tasks of a Link work with.
+#[derive(Clone)]
+pub struct Supervisor {
+    /// The snapshot.
+    pub world: Arc<World>,
+    /// Each link's access to its target.
+    pub board: AccessBoard,
+    /// Where each target's state is told.
+    pub remotes: Remotes,
+}
+
+impl Supervisor {
+    /// Keeps one task per Link until the shutdown.
+    pub async fn run(self, mut links: watch::Receiver<Option<Links>>, shutdown: Shutdown) {
+        let mut tasks: JoinSet<()> = JoinSet::new();
+        let mut running: BTreeMap<String, (String, AbortHandle)> = BTreeMap::new();
+        loop {
+            let wanted: BTreeMap<String, String> = links
+                .borrow_and_update()
+                .iter()
+                .flatten()
+                .map(|(name, link)| (name.clone(), LinkView::from(link).remote_namespace))
+                .collect();
+            running.retain(|name, (namespace, task)| {
+                let keep = wanted.get(name) == Some(namespace) && !task.is_finished();
+                if !keep {
+                    task.abort();
+                }
+                if !wanted.contains_key(name) {
+                    self.remotes.forget(name);
+                }
+                keep
+            });
+            for (name, namespace) in wanted {
+                if !running.contains_key(&name) {
+                    let task = tasks.spawn(self.clone().follow(name.clone(), namespace.clone()));
+                    running.insert(name, (namespace, task));
+                }
+            }
+            tokio::select! {
+                () = shutdown.started() => return,
+                changed = links.changed() => if changed.is_err() { return },
+                Some(ended) = tasks.join_next() => {
+                    // A link's task ends only when it is aborted, or broke.
+                    if let Err(error) = ended && error.is_panic() {
+                        tracing::error!(%error, "the task of a Link broke; it is started anew");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Follows the target of one Link with the newest credentials that work.
+    async fn follow(self, link: String, namespace: String) {
+        let mut access = self.board.subscribe(&link);
+        let mut watches: JoinSet<()> = JoinSet::new();
+        let mut in_use = None;
+        loop {
+            let (client, generation) = {
+                let access = access.borrow_and_update();
+                (access.client.clone(), access.generation)
+            };
+            if in_use != Some(generation)
+                && let Some(client) = client
+            {
+                in_use = Some(generation);
+                // The old watches end by being dropped once the new ones are on their way.
+                let mut old = std::mem::take(&mut watches);
+                self.watch(&mut watches, &link, &namespace, &client);
+                old.abort_all();
+            }
+            tokio::select! {
+                changed = access.changed() => if changed.is_err() { return },
+                Some(ended) = watches.join_next() => {
+                    if let Err(error) = ended && error.is_panic() {
+                        tracing::error!(link, %error, "a watch of a target cluster broke; it is started anew");
+                        in_use = None;
+                    }
+                }
+            }
+        }
+    }
+
+    fn watch(&self, watches: &mut JoinSet<()>, link: &str, namespace: &str, client: &Client) {
+        let observer = remote::Observer {
+            link: link.to_owned(),
+            namespace: namespace.to_owned(),
+            client: client.clone(),
+            world: self.world.clone(),
+            remotes: self.remotes.clone(),
+        };
+        watches.spawn(observer.clone().exports());
+        watches.spawn(observer.gateway());
+    }
+}

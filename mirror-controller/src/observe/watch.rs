@@ -1,0 +1,229 @@
+//! One watch of one kind of object, as a loop that never gives up.
+//!
+//! Guarantees: after every break the listener either gets every change that was missed or a [`Seen::All`]; after
+//! [`Seen::Lost`] comes a [`Seen::Up`] once the API server answers again.
+
+use crate::pause::pause;
+use futures::{StreamExt, pin_mut};
+use kube::{
+    Api, ResourceExt,
+    api::{ListParams, WatchEvent, WatchParams},
+};
+use linkspan_core::process::{backoff::Backoff, kube_client::with_causes};
+use serde::de::DeserializeOwned;
+use std::{fmt::Debug, time::Duration};
+use tokio::time::{sleep, timeout};
+
+/// How long the API server may keep one watch request open.
+const SERVER_TIMEOUT: u32 = 240;
+/// Longest that a list page or the start of a watch may take.
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+const PAGE: u32 = 500;
+
+/// What a watch tells.
+#[derive(Debug)]
+pub enum Seen<K> {
+    /// These are all there are.
+    All(Vec<K>),
+    /// This one was made or changed.
+    Now(K),
+    /// This one was deleted, or is selected no longer.
+    Gone(K),
+    /// The API server answers.
+    Up,
+    /// It does not, or refuses; another try follows.
+    Lost(Lost),
+}
+
+/// Why a watch broke.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// One CamelCase word.
+    pub reason: &'static str,
+    /// One sentence.
+    pub message: String,
+}
+
+/// What is watched.
+#[derive(Clone, Debug, Default)]
+pub struct Scope {
+    /// Label selector.
+    pub labels: Option<String>,
+    /// Field selector.
+    pub fields: Option<String>,
+    /// How long one request lasts; a connection that died unseen is noticed this late. `None`: four minutes.
+    pub request: Option<Duration>,
+}
+
+impl Scope {
+    /// Objects with these labels.
+    pub fn labels(selector: impl Into<String>) -> Self {
+        Self { labels: Some(selector.into()), ..Self::default() }
+    }
+
+    /// The one object of this name.
+    pub fn named(name: &str) -> Self {
+        Self { fields: Some(format!("metadata.name={name}")), ..Self::default() }
+    }
+
+    /// The same, with a connection that died noticed within `limit`.
+    pub fn noticing_within(self, limit: Duration) -> Self {
+        Self { request: Some(limit), ..self }
+    }
+
+    fn seconds(&self) -> u32 {
+        self.request.and_then(|r| u32::try_from(r.as_secs()).ok()).unwrap_or(SERVER_TIMEOUT)
+    }
+
+    fn list(&self, continue_token: Option<String>) -> ListParams {
+        ListParams {
+            label_selector: self.labels.clone(),
+            field_selector: self.fields.clone(),
+            limit: Some(PAGE),
+            continue_token,
+            ..ListParams::default()
+        }
+    }
+
+    fn watch(&self) -> WatchParams {
+        WatchParams {
+            label_selector: self.labels.clone(),
+            field_selector: self.fields.clone(),
+            timeout: Some(self.seconds()),
+            ..WatchParams::default()
+        }
+    }
+}
+
+/// Watches for ever. `on` is told everything, in order, and must not block.
+pub async fn follow<K>(api: Api<K>, scope: Scope, mut on: impl FnMut(Seen<K>))
+where
+    K: Clone + DeserializeOwned + Debug + ResourceExt,
+{
+    let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(15));
+    let mut version: Option<String> = None;
+    loop {
+        let result = match &version {
+            None => list(&api, &scope).await.map(|(all, at)| {
+                on(Seen::All(all));
+                on(Seen::Up);
+                Next::From(at)
+            }),
+            Some(at) => watch(&api, &scope, at.clone(), &mut on, &mut backoff).await,
+        };
+        match result {
+            Ok(Next::From(at)) => version = Some(at),
+            Ok(Next::Relist) => {
+                version = None;
+                pause(&mut backoff).await;
+            }
+            Err(lost) => {
+                on(Seen::Lost(lost));
+                pause(&mut backoff).await;
+            }
+        }
+    }
+}
+
+/// Where to go on.
+enum Next {
+    /// After this resource version.
+    From(String),
+    /// The server has forgotten where we were.
+    Relist,
+}
+
+async fn list<K>(api: &Api<K>, scope: &Scope) -> Result<(Vec<K>, String), Lost>
+where
+    K: Clone + DeserializeOwned + Debug,
+{
+    let (mut all, mut token) = (Vec::new(), None);
+    loop {
+        let page = call(api.list(&scope.list(token))).await?;
+        all.extend(page.items);
+        token = page.metadata.continue_.filter(|t| !t.is_empty());
+        if token.is_none() {
+            return Ok((all, page.metadata.resource_version.unwrap_or_default()));
+        }
+    }
+}
+
+async fn watch<K>(
+    api: &Api<K>,
+    scope: &Scope,
+    mut at: String,
+    on: &mut impl FnMut(Seen<K>),
+    backoff: &mut Backoff,
+) -> Result<Next, Lost>
+where
+    K: Clone + DeserializeOwned + Debug + ResourceExt,
+{
+    let silence = Duration::from_secs(u64::from(scope.seconds()) + 5);
+    let stream = match call(api.watch(&scope.watch(), &at)).await {
+        Err(lost) if lost.reason == "Expired" => return Ok(Next::Relist),
+        other => other?,
+    };
+    pin_mut!(stream);
+    on(Seen::Up);
+    loop {
+        let event = match timeout(silence, stream.next()).await {
+            Err(_) => {
+                return Err(Lost { reason: "Unreachable", message: "the connection went silent".to_owned() });
+            }
+            // The server ends a request after its time.
+            Ok(None) => {
+                sleep(Duration::from_millis(50)).await;
+                return Ok(Next::From(at));
+            }
+            Ok(Some(Err(error))) => return lost(&error).map_or(Ok(Next::Relist), Err),
+            Ok(Some(Ok(event))) => event,
+        };
+        backoff.reset();
+        match event {
+            WatchEvent::Added(object) | WatchEvent::Modified(object) => {
+                at = object.resource_version().unwrap_or(at);
+                on(Seen::Now(object));
+            }
+            WatchEvent::Deleted(object) => {
+                at = object.resource_version().unwrap_or(at);
+                on(Seen::Gone(object));
+            }
+            WatchEvent::Bookmark(bookmark) => at = bookmark.metadata.resource_version,
+            WatchEvent::Error(status) => {
+                return lost(&kube::Error::Api(status)).map_or(Ok(Next::Relist), Err);
+            }
+        }
+    }
+}
+
+async fn call<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, Lost> {
+    match timeout(CALL_TIMEOUT, request).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(lost(&error).unwrap_or_else(|| Lost {
+            reason: "Expired",
+            message: "the API server has forgotten this version".to_owned(),
+        })),
+        Err(_) => Err(Lost {
+            reason: "Unreachable",
+            message: format!("the API server did not answer within {} s", CALL_TIMEOUT.as_secs()),
+        }),
+    }
+}
+
+/// What `error` means; `None` when everything must be listed anew.
+fn lost(error: &kube::Error) -> Option<Lost> {
+    let told = |reason, message: String| Some(Lost { reason, message });
+    match error {
+        kube::Error::Api(status) => match status.code {
+            410 => None,
+            401 => told(
+                "Unauthorized",
+                format!("the API server does not accept the credentials: {}", status.message),
+            ),
+            403 => told("Forbidden", format!("the API server refuses it: {}", status.message)),
+            404 => told("NotFound", format!("the API server does not know it: {}", status.message)),
+            code => told("ApiError", format!("the API server answered {code}: {}", status.message)),
+        },
+        other => told("Unreachable", with_causes(other)),
+    }
+}

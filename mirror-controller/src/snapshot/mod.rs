@@ -1,0 +1,420 @@
+//! What the controller knows, as plain values: both sides of every link.
+//!
+//! Watches bring events in, [`crate::desired`] asks. Every change marks the local names it can matter to as dirty; a
+//! name is decided anew as a whole, so the order of events does not matter. Each side says whether it was listed
+//! completely (`synced`): before that, nothing is deleted.
+
+mod claims;
+mod listed;
+
+pub use claims::Origin;
+pub use listed::Listed;
+
+use crate::{
+    gateways::table::GatewayPod,
+    link::view::LinkView,
+    ports::Ports,
+    status::verdict::{Failure, Verdict},
+};
+use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
+use linkspan_core::api::{
+    exported_service::ExportedServiceSpec,
+    labels::{CLUSTER_NAME, HEADLESS_MIRROR_SVC_NAME, SLICE_SERVICE_NAME},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+/// Namespace and name of a namespaced object.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+impl Key {
+    /// The object `name` in `namespace`.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+
+    /// Namespace and name of `object`.
+    pub fn of(object: &impl kube::ResourceExt) -> Self {
+        Self::new(object.namespace().unwrap_or_default(), object.name_any())
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// What is known of one link's target cluster.
+#[derive(Clone, Debug, Default)]
+pub struct Remote {
+    /// Its exported Services, by namespace and name there.
+    pub exports: BTreeMap<Key, ExportedServiceSpec>,
+    /// Whether they were listed completely since this process started.
+    pub synced: bool,
+}
+
+/// Everything that decides what mirrors look like.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// The Links, by name.
+    pub links: Listed<String, LinkView>,
+    /// This cluster's namespaces.
+    pub namespaces: Listed<String, ()>,
+    /// This cluster's Services that carry the mirror label.
+    pub services: Listed<Key, Service>,
+    /// Our EndpointSlices.
+    pub slices: Listed<Key, EndpointSlice>,
+    /// This cluster's gateway pods, by name.
+    pub pods: Listed<String, GatewayPod>,
+    /// The target clusters, by name of the Link.
+    pub remotes: BTreeMap<String, Remote>,
+    /// The gateway's ports; `None` until they were read back after this replica became leader.
+    pub ports: Option<Ports>,
+    slices_of: BTreeMap<Key, BTreeSet<Key>>,
+    claims: BTreeMap<Key, BTreeSet<Origin>>,
+    claimed: BTreeMap<String, BTreeMap<Key, Vec<(Key, Origin)>>>,
+    occupied: BTreeMap<Key, String>,
+    verdicts: BTreeMap<Origin, Verdict>,
+    dirty: BTreeSet<Key>,
+}
+
+impl Snapshot {
+    /// Whether this cluster's side was listed completely.
+    pub fn local_synced(&self) -> bool {
+        self.links.synced
+            && self.namespaces.synced
+            && self.services.synced
+            && self.slices.synced
+            && self.pods.synced
+            && self.ports.is_some()
+    }
+
+    /// Names that must be decided anew, taken out.
+    pub fn take_dirty(&mut self, at_most: usize) -> Vec<Key> {
+        let taken: Vec<Key> = self.dirty.iter().take(at_most).cloned().collect();
+        for key in &taken {
+            self.dirty.remove(key);
+        }
+        taken
+    }
+
+    /// Whether any name must be decided anew.
+    pub fn is_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    /// How many names must be decided anew.
+    pub fn dirty_len(&self) -> usize {
+        self.dirty.len()
+    }
+
+    /// `key` must be decided anew.
+    pub fn mark(&mut self, key: Key) {
+        self.dirty.insert(key);
+    }
+
+    /// Every name that is claimed, or holds anything of ours, must be decided anew.
+    pub fn mark_all(&mut self) {
+        self.dirty.extend(self.claims.keys().cloned());
+        self.dirty.extend(self.services.items.keys().cloned());
+        self.dirty.extend(self.slices_of.keys().cloned());
+        if let Some(ports) = &self.ports {
+            self.dirty.extend(ports.mirrors().cloned());
+        }
+    }
+
+    /// Everything of link `link` must be decided anew.
+    pub fn mark_link(&mut self, link: &str) {
+        let claimed = self.claimed.get(link).into_iter().flat_map(BTreeMap::values).flatten();
+        self.dirty.extend(claimed.map(|(key, _)| key.clone()));
+        let labelled =
+            self.services.items.iter().filter(|(_, s)| label(&s.metadata, CLUSTER_NAME) == Some(link));
+        self.dirty.extend(labelled.map(|(key, _)| key.clone()));
+        let slices = self.slices.items.values().filter(|s| label(&s.metadata, CLUSTER_NAME) == Some(link));
+        self.dirty.extend(slices.filter_map(service_of));
+    }
+
+    /// The names where the listing of one side may now allow a deletion.
+    fn mark_if_complete(&mut self, before: bool) {
+        if !before && self.local_synced() {
+            self.mark_all();
+        }
+    }
+
+    /// All Links there are.
+    pub fn links_reset(&mut self, links: Vec<LinkView>) {
+        let before = self.local_synced();
+        let now: BTreeSet<&str> = links.iter().map(|l| l.name.as_str()).collect();
+        let gone: Vec<String> =
+            self.links.items.keys().filter(|n| !now.contains(n.as_str())).cloned().collect();
+        for name in gone {
+            self.link_gone(&name);
+        }
+        for link in links {
+            self.link_seen(link);
+        }
+        self.links.synced = true;
+        self.mark_if_complete(before);
+    }
+
+    /// A Link was made or changed.
+    pub fn link_seen(&mut self, link: LinkView) {
+        if self.links.items.get(&link.name) == Some(&link) {
+            return;
+        }
+        let name = link.name.clone();
+        self.mark_link(&name);
+        self.links.items.insert(name.clone(), link);
+        let exports: Vec<Key> =
+            self.remotes.get(&name).map(|r| r.exports.keys().cloned().collect()).unwrap_or_default();
+        for export in exports {
+            self.reclaim(&name, &export);
+        }
+    }
+
+    /// A Link was deleted.
+    pub fn link_gone(&mut self, name: &str) {
+        self.mark_link(name);
+        if let Some(claimed) = self.claimed.remove(name) {
+            for (key, origin) in claimed.into_values().flatten() {
+                self.unclaim(&key, &origin);
+            }
+        }
+        self.remotes.remove(name);
+        self.links.items.remove(name);
+    }
+
+    /// All exported Services of link `link`'s target.
+    pub fn exports_reset(&mut self, link: &str, exports: Vec<ExportedServiceSpec>) {
+        let exports: BTreeMap<Key, ExportedServiceSpec> =
+            exports.into_iter().map(|e| (Key::new(&e.namespace, &e.name), e)).collect();
+        let remote = self.remotes.entry(link.to_owned()).or_default();
+        let first = !std::mem::replace(&mut remote.synced, true);
+        let before = std::mem::replace(&mut remote.exports, exports.clone());
+        let touched: BTreeSet<Key> = before.keys().chain(exports.keys()).cloned().collect();
+        for export in touched.iter().filter(|key| before.get(key) != exports.get(key)) {
+            self.reclaim(link, export);
+        }
+        if first {
+            self.mark_link(link);
+        }
+    }
+
+    /// A Service of link `link`'s target was exported, or changed.
+    pub fn export_seen(&mut self, link: &str, export: ExportedServiceSpec) {
+        let key = Key::new(&export.namespace, &export.name);
+        let remote = self.remotes.entry(link.to_owned()).or_default();
+        if remote.exports.get(&key) != Some(&export) {
+            remote.exports.insert(key.clone(), export);
+            self.reclaim(link, &key);
+        }
+    }
+
+    /// A Service of link `link`'s target is exported no longer.
+    pub fn export_gone(&mut self, link: &str, export: &Key) {
+        if self.remotes.get_mut(link).is_some_and(|r| r.exports.remove(export).is_some()) {
+            self.reclaim(link, export);
+        }
+    }
+
+    /// All namespaces there are.
+    pub fn namespaces_reset(&mut self, names: impl IntoIterator<Item = String>) {
+        let before = self.local_synced();
+        let names: BTreeMap<String, ()> = names.into_iter().map(|n| (n, ())).collect();
+        let old = std::mem::replace(&mut self.namespaces.items, names.clone());
+        self.namespaces.synced = true;
+        for name in old.keys().chain(names.keys()).filter(|n| old.contains_key(*n) != names.contains_key(*n))
+        {
+            self.mark_namespace(name);
+        }
+        self.mark_if_complete(before);
+    }
+
+    /// A namespace appeared.
+    pub fn namespace_seen(&mut self, name: &str) {
+        if self.namespaces.items.insert(name.to_owned(), ()).is_none() {
+            self.mark_namespace(name);
+        }
+    }
+
+    /// A namespace went, or is going.
+    pub fn namespace_gone(&mut self, name: &str) {
+        if self.namespaces.items.remove(name).is_some() {
+            self.mark_namespace(name);
+        }
+    }
+
+    fn mark_namespace(&mut self, name: &str) {
+        let inside = self.claims.range(Key::new(name, "")..).take_while(|(key, _)| key.namespace == name);
+        let keys: Vec<Key> = inside.map(|(key, _)| key.clone()).collect();
+        self.dirty.extend(keys);
+    }
+
+    /// All Services with the mirror label.
+    pub fn services_reset(&mut self, services: Vec<Service>) {
+        let before = self.local_synced();
+        let changed = self.services.reset(services.into_iter().map(|s| (Key::of(&s), s)));
+        for (key, old) in changed {
+            self.mark_service(&key, old.as_ref());
+        }
+        self.mark_if_complete(before);
+    }
+
+    /// A Service with the mirror label was made or changed.
+    pub fn service_seen(&mut self, service: Service) {
+        let key = Key::of(&service);
+        if let Some(old) = self.services.seen(key.clone(), service) {
+            self.mark_service(&key, old.as_ref());
+        }
+    }
+
+    /// A Service was deleted, or lost the mirror label.
+    pub fn service_gone(&mut self, service: &Service) {
+        let key = Key::of(service);
+        if let Some(old) = self.services.gone(&key, service) {
+            self.mark_service(&key, Some(&old));
+        }
+    }
+
+    /// A per-pod mirror's address is in the slice of its root, so the root is decided anew with it.
+    fn mark_service(&mut self, key: &Key, old: Option<&Service>) {
+        let root = |service: &Service| label(&service.metadata, HEADLESS_MIRROR_SVC_NAME).map(str::to_owned);
+        let roots = [old.and_then(root), self.services.items.get(key).and_then(root)];
+        self.dirty.extend(roots.into_iter().flatten().map(|root| Key::new(&key.namespace, root)));
+        self.dirty.insert(key.clone());
+    }
+
+    /// All our slices.
+    pub fn slices_reset(&mut self, slices: Vec<EndpointSlice>) {
+        let before = self.local_synced();
+        let changed = self.slices.reset(slices.into_iter().map(|s| (Key::of(&s), s)));
+        for (key, old) in changed {
+            self.index_slice(&key, old.as_ref());
+        }
+        self.mark_if_complete(before);
+    }
+
+    /// A slice of ours was made or changed.
+    pub fn slice_seen(&mut self, slice: EndpointSlice) {
+        let key = Key::of(&slice);
+        if let Some(old) = self.slices.seen(key.clone(), slice) {
+            self.index_slice(&key, old.as_ref());
+        }
+    }
+
+    /// A slice was deleted, or is ours no longer.
+    pub fn slice_gone(&mut self, slice: &EndpointSlice) {
+        let key = Key::of(slice);
+        if let Some(old) = self.slices.gone(&key, slice) {
+            self.index_slice(&key, Some(&old));
+        }
+    }
+
+    fn index_slice(&mut self, key: &Key, old: Option<&EndpointSlice>) {
+        let (before, now) = (old.and_then(service_of), self.slices.items.get(key).and_then(service_of));
+        if let Some(service) = &before {
+            if let Some(set) = self.slices_of.get_mut(service) {
+                set.remove(key);
+                if set.is_empty() {
+                    self.slices_of.remove(service);
+                }
+            }
+            self.dirty.insert(service.clone());
+        }
+        if let Some(service) = now {
+            self.slices_of.entry(service.clone()).or_default().insert(key.clone());
+            self.dirty.insert(service);
+        }
+    }
+
+    /// Our slices of the Service `service`.
+    pub fn slices_of(&self, service: &Key) -> Vec<&EndpointSlice> {
+        let keys = self.slices_of.get(service).into_iter().flatten();
+        keys.filter_map(|key| self.slices.items.get(key)).collect()
+    }
+
+    /// All gateway pods as they are now.
+    pub fn pods_reset(&mut self, pods: BTreeMap<String, GatewayPod>) {
+        let before = self.local_synced();
+        let old = std::mem::replace(&mut self.pods.items, pods);
+        let first = !std::mem::replace(&mut self.pods.synced, true);
+        let touch = crate::liveness::touched(&old, &self.pods.items);
+        if touch.everything || first {
+            self.mark_all();
+        }
+        for link in touch.links {
+            self.mark_link(&link);
+        }
+        if let Some(ports) = &self.ports {
+            let owners = touch.ports.iter().filter_map(|port| ports.owner(*port).cloned());
+            let owners: Vec<Key> = owners.collect();
+            self.dirty.extend(owners);
+        }
+        self.mark_if_complete(before);
+    }
+
+    /// A Service that is not ours holds the name `key`; `whose` says what it is.
+    pub fn occupied(&mut self, key: Key, whose: String) {
+        self.occupied.insert(key, whose);
+    }
+
+    /// Whether a Service that is not ours holds the name `key` is to be found out again.
+    pub fn forget_occupied(&mut self, key: &Key) {
+        if self.occupied.remove(key).is_some() {
+            self.dirty.insert(key.clone());
+        }
+    }
+
+    /// What is known of a Service that is not ours under the name `key`.
+    pub fn occupant(&self, key: &Key) -> Option<&str> {
+        self.occupied.get(key).map(String::as_str)
+    }
+
+    /// Notes what became of `origin`, while it is claimed at all.
+    pub fn judge(&mut self, origin: &Origin, verdict: Verdict) {
+        if let Some(known) = self.verdicts.get_mut(origin) {
+            *known = verdict;
+        }
+    }
+
+    /// Notes that what is claimed at `key` could not be written.
+    pub fn write_failed(&mut self, key: &Key, failure: &Failure) {
+        for origin in self.claims.get(key).cloned().unwrap_or_default() {
+            if matches!(
+                self.verdicts.get(&origin),
+                Some(Verdict::Mirrored | Verdict::Partly(_) | Verdict::Pending)
+            ) {
+                self.verdicts.insert(origin, Verdict::Failed(failure.clone()));
+            }
+        }
+    }
+
+    /// What became of everything that link `link` selects.
+    pub fn verdicts(&self, link: &str) -> impl Iterator<Item = (&Origin, &Verdict)> {
+        let first = Origin { link: link.to_owned(), ..Origin::default() };
+        self.verdicts.range(first..).take_while(move |(origin, _)| origin.link == link)
+    }
+}
+
+/// Value of the label `key`.
+pub fn label<'a>(metadata: &'a kube::api::ObjectMeta, key: &str) -> Option<&'a str> {
+    metadata.labels.as_ref()?.get(key).map(String::as_str)
+}
+
+/// The Service that `slice` belongs to.
+pub fn service_of(slice: &EndpointSlice) -> Option<Key> {
+    let name = label(&slice.metadata, SLICE_SERVICE_NAME)?;
+    Some(Key::new(slice.metadata.namespace.as_deref().unwrap_or_default(), name))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,63 @@
+use super::*;
+use crate::fixtures::{export, link, synced};
+
+fn dirty(snapshot: &mut Snapshot) -> Vec<String> {
+    snapshot.take_dirty(usize::MAX).into_iter().map(|key| key.name).collect()
+}
+
+#[test]
+fn a_change_marks_the_names_it_can_matter_to_and_no_other() {
+    let mut snapshot = synced(&["west", "north"]);
+    snapshot.export_seen("west", export("api", &[80]));
+    snapshot.export_seen("north", export("web", &[80]));
+    assert_eq!(dirty(&mut snapshot), ["api-west", "web-north"]);
+    snapshot.export_seen("west", export("api", &[80]));
+    assert!(dirty(&mut snapshot).is_empty(), "no news");
+    snapshot.export_seen("west", export("api", &[81]));
+    assert_eq!(dirty(&mut snapshot), ["api-west"]);
+    snapshot.namespace_gone("default");
+    assert_eq!(dirty(&mut snapshot), ["api-west", "web-north"]);
+    snapshot.link_gone("west");
+    assert_eq!(dirty(&mut snapshot), ["api-west"]);
+    assert!(snapshot.claims(&Key::new("default", "api-west")).is_none());
+}
+
+#[test]
+fn a_new_list_marks_what_appeared_changed_and_vanished() {
+    let mut snapshot = synced(&["west"]);
+    snapshot.exports_reset("west", vec![export("a", &[1]), export("b", &[1]), export("c", &[1])]);
+    dirty(&mut snapshot);
+    snapshot.exports_reset("west", vec![export("b", &[2]), export("c", &[1]), export("d", &[1])]);
+    assert_eq!(dirty(&mut snapshot), ["a-west", "b-west", "d-west"]);
+}
+
+#[test]
+fn a_link_that_selects_otherwise_is_claimed_anew() {
+    let mut snapshot = synced(&["west"]);
+    snapshot.export_seen("west", export("api", &[80]));
+    dirty(&mut snapshot);
+    snapshot.link_seen(LinkView { selector: None, ..link("west") });
+    assert_eq!(dirty(&mut snapshot), ["api-west"]);
+    assert_eq!(snapshot.verdicts("west").count(), 0);
+    snapshot.link_seen(LinkView { cluster_name: "w".to_owned(), ..link("west") });
+    assert_eq!(dirty(&mut snapshot), ["api-w"]);
+}
+
+#[test]
+fn an_older_state_and_the_end_of_an_earlier_object_are_no_news() {
+    let service = |uid: &str, version: &str| -> Service {
+        serde_json::from_value(serde_json::json!({
+            "metadata": {"name": "api-west", "namespace": "default", "uid": uid, "resourceVersion": version}
+        }))
+        .unwrap()
+    };
+    let key = Key::new("default", "api-west");
+    let mut snapshot = synced(&["west"]);
+    snapshot.service_seen(service("b", "20"));
+    snapshot.service_seen(service("b", "19"));
+    assert_eq!(snapshot.services.items[&key].metadata.resource_version.as_deref(), Some("20"));
+    snapshot.service_gone(&service("a", "21"));
+    assert!(snapshot.services.items.contains_key(&key));
+    snapshot.service_gone(&service("b", "22"));
+    assert!(!snapshot.services.items.contains_key(&key));
+}

@@ -1,0 +1,60 @@
+//! The one snapshot that all watches write and the reconciler reads, and how they wake each other.
+
+use crate::snapshot::Snapshot;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use tokio::sync::{Notify, watch};
+
+/// The shared snapshot.
+#[derive(Debug)]
+pub struct World {
+    snapshot: Mutex<Snapshot>,
+    dirty: Notify,
+    changed: watch::Sender<u64>,
+}
+
+impl Default for World {
+    fn default() -> Self {
+        Self { snapshot: Mutex::default(), dirty: Notify::new(), changed: watch::channel(0).0 }
+    }
+}
+
+impl World {
+    /// Changes the snapshot, and wakes whoever the change matters to. Never held over a wait.
+    pub fn change<R>(&self, change: impl FnOnce(&mut Snapshot) -> R) -> R {
+        let mut snapshot = self.lock();
+        let result = change(&mut snapshot);
+        let dirty = snapshot.is_dirty();
+        drop(snapshot);
+        if dirty {
+            self.dirty.notify_one();
+        }
+        self.changed.send_modify(|n| *n += 1);
+        result
+    }
+
+    /// Wakes the reconciler if a name must be decided anew.
+    pub fn wake(&self) {
+        if self.lock().is_dirty() {
+            self.dirty.notify_one();
+        }
+    }
+
+    /// Reads the snapshot.
+    pub fn read<R>(&self, read: impl FnOnce(&Snapshot) -> R) -> R {
+        read(&self.lock())
+    }
+
+    /// Completes when a name must be decided anew.
+    pub async fn dirty(&self) {
+        self.dirty.notified().await;
+    }
+
+    /// Counts changes: whoever shows the snapshot looks again when it moved.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Snapshot> {
+        self.snapshot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
