@@ -26,13 +26,14 @@ const READY: Duration = Duration::from_secs(60);
 const TRIES: u32 = 4;
 
 /// The controllers of kube-controller-manager that make namespaces go away, owners take their objects along, Services
-/// get their slices, and service accounts be there in every namespace.
+/// get their slices, and every namespace have its account and the CA.
 pub const CONTROLLERS: &[&str] = &[
     "namespace-controller",
     "garbage-collector-controller",
     "endpointslice-controller",
     "serviceaccount-controller",
     "serviceaccount-token-controller",
+    "root-ca-certificate-publisher-controller",
 ];
 
 /// What an API server is started with.
@@ -201,6 +202,14 @@ impl ApiServer {
     pub async fn apply_definitions(&self) -> Result<()> {
         let list = json!({"apiVersion": "v1", "kind": "List", "items": crds::definitions()});
         self.apply(&list.to_string()).await?;
+        self.definitions_served().await
+    }
+
+    /// Waits until all definitions that were applied are served.
+    ///
+    /// # Errors
+    /// When they are not in time.
+    pub async fn definitions_served(&self) -> Result<()> {
         let wait =
             ["wait", "--for=condition=Established", "--timeout=60s", "customresourcedefinitions", "--all"];
         self.kubectl(wait)?.run(READY * 2).await?.success()?;

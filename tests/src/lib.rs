@@ -14,6 +14,7 @@ pub mod artifacts;
 pub mod clusters;
 pub mod faults;
 mod http_faults;
+pub mod installation;
 pub mod needs;
 pub mod netns;
 pub mod process;
@@ -25,6 +26,7 @@ pub mod tools;
 pub mod wait;
 
 pub use api_server::{ApiServer, Options};
+pub use installation::Installation;
 pub use needs::{Need, have};
 pub use process::Process;
 pub use program::Program;

@@ -24,8 +24,8 @@ use tokio::{
 };
 
 const SOON: Duration = Duration::from_secs(30);
-/// Port of [`child_that_answers`].
-const ANSWERS: u16 = 7000;
+/// The small process that some tests start.
+const PEER: &str = env!("CARGO_BIN_EXE_test-peer");
 
 fn config_map(name: &str, value: &str) -> ConfigMap {
     let mut map =
@@ -72,49 +72,23 @@ fn a_panicking_test_leaves_nothing_behind() {
     if !have(&[Need::ApiServer]) {
         return;
     }
-    let pids = std::sync::Mutex::new(Vec::new());
+    let mut pids = Vec::new();
     let body = std::panic::AssertUnwindSafe(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let options = Options { controllers: CONTROLLERS, ..Options::default() };
             let server = ApiServer::start_with("doomed", options).await.unwrap();
-            pids.lock().unwrap().extend(server.pids());
+            pids.extend(server.pids());
             panic!("on purpose");
         })
     });
     let end = std::panic::catch_unwind(body).unwrap_err();
     assert_eq!(end.downcast_ref(), Some(&"on purpose"));
-    let pids = pids.into_inner().unwrap();
     assert_eq!(pids.len(), 3);
     assert!(pids.iter().all(|pid| !scratch::is_alive(*pid)), "one of {pids:?} lives");
     let kept = artifacts::folder();
     assert!(kept.join("doomed-apiserver.log").is_file(), "the log of a failed test is kept");
     std::fs::remove_dir_all(kept).unwrap();
-}
-
-/// One of the tests below, as a process of its own.
-fn child(test: &str) -> Program {
-    Program::new(std::env::current_exe().unwrap()).args(["--exact", test, "--ignored"])
-}
-
-/// Run by [`namespaces_reach_each_other_and_the_test`] in a namespace, where every port is free.
-#[tokio::test]
-#[ignore = "another test runs it"]
-async fn child_that_answers() {
-    let listener = TcpListener::bind(("0.0.0.0", ANSWERS)).await.unwrap();
-    loop {
-        listener.accept().await.unwrap().0.write_all(b"hello\n").await.unwrap();
-    }
-}
-
-/// Run by [`a_killed_test_leaves_no_process`] as a process of its own, to be killed.
-#[tokio::test]
-#[ignore = "another test runs it, and kills it"]
-async fn child_that_waits_to_be_killed() {
-    let server = ApiServer::start("orphan").await.unwrap();
-    let path = std::env::var("LINKSPAN_TEST_PIDS").unwrap();
-    std::fs::write(path, serde_json::to_string(&server.pids()).unwrap()).unwrap();
-    std::future::pending::<()>().await;
 }
 
 #[tokio::test]
@@ -124,8 +98,8 @@ async fn a_killed_test_leaves_no_process() {
     }
     let scratch = scratch::Scratch::new("killed").unwrap();
     let file = scratch.path().join("pids");
-    let program = child("child_that_waits_to_be_killed").env("LINKSPAN_TEST_PIDS", &file);
-    let mut process = program.start("child").unwrap();
+    let program = Program::new(PEER).arg("api-server").arg(&file);
+    let mut process = program.start("doomed-test").unwrap();
     let pids: Vec<u32> = eventually(Duration::from_secs(90), "the child's processes", async || {
         process.running()?;
         Ok(serde_json::from_str(&std::fs::read_to_string(&file)?)?)
@@ -303,20 +277,22 @@ async fn namespaces_reach_each_other_and_the_test() {
     .await;
 
     // From one namespace to the other, and no longer when one is unplugged.
-    let mut server = child("child_that_answers").within(&b).start("server").unwrap();
-    let ask = async || {
+    // Inside, every port is free.
+    let mut server =
+        Program::new(PEER).args(["answer", "0.0.0.0:7000", "hello"]).within(&b).start("peer").unwrap();
+    let mut ask = async || -> Result<()> {
         server.running()?;
-        let ask = format!("cat </dev/tcp/{}/{ANSWERS}", b.address());
+        let ask = format!("cat </dev/tcp/{}/7000", b.address());
         let asked = a.program("timeout").args(["2", "bash", "-c", &ask]).run(SOON).await?.success()?;
-        Ok(ensure!(asked == "hello\n", "it said {asked:?}"))
+        ensure!(asked == "hello", "it said {asked:?}");
+        Ok(())
     };
-    let mut ask = ask;
     eventually(SOON, "an answer", &mut ask).await;
     b.unplug().unwrap();
     ask().await.expect_err("no answer comes from a namespace that is unplugged");
     b.plug().unwrap();
     eventually(SOON, "the way to be open again", &mut ask).await;
-    drop(server);
+    server.kill().unwrap();
 
     let name = a.name().to_owned();
     drop((a, b, network));

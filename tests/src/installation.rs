@@ -1,0 +1,164 @@
+//! Linkspan on an [`ApiServer`]: the objects that `link-cli install` prints, and our executables as processes that
+//! sign in with the very accounts and rights that pods would have.
+//!
+//! No kubelet runs: the Deployments stay without pods, and [`Installation::start_gateway`] says where a gateway is.
+
+use crate::{ApiServer, Options, Process, Program, api_server::CONTROLLERS, netns::Namespace};
+use anyhow::{Context, Result};
+use linkspan_core::api::labels::{
+    ADMIN_PORT, CONTROLLER, GATEWAY, GATEWAY_PORT, GATEWAY_PORT_NAME, NAMESPACE, SLICE_MANAGED_BY,
+    SLICE_SERVICE_NAME,
+};
+use serde_json::{Value, json};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
+
+/// Time one command of link-cli may take; `link` waits for what the controller publishes.
+const COMMAND: Duration = Duration::from_secs(120);
+
+/// One cluster with Linkspan.
+pub struct Installation {
+    // The processes go before the server they speak to.
+    controller: Option<Process>,
+    gateways: Vec<Process>,
+    /// Its API.
+    pub server: ApiServer,
+}
+
+impl Installation {
+    /// Installs on a new API server named `name`, which is also the name other clusters link it by. Its gateway's
+    /// Service gets `gateway` as its load balancer's address. Nothing of Linkspan runs yet.
+    ///
+    /// # Errors
+    /// When the server does not come up, or refuses an object.
+    pub async fn new(name: &str, address: IpAddr, gateway: Ipv4Addr) -> Result<Self> {
+        let server = ApiServer::start_with(name, Options { controllers: CONTROLLERS, address }).await?;
+        let this = Self { controller: None, gateways: Vec::new(), server };
+        this.server.apply(&this.link_cli(["install", "--ignore-cluster", "--crds"]).await?).await?;
+        this.server.definitions_served().await?;
+        this.server.apply(&this.link_cli(["install", "--ignore-cluster", "--skip-crds"]).await?).await?;
+        let status = json!({"status": {"loadBalancer": {"ingress": [{"ip": gateway.to_string()}]}}});
+        let patch =
+            ["-n", NAMESPACE, "patch", "service", GATEWAY, "--subresource=status", "--type=merge", "-p"];
+        this.server.kubectl(patch)?.arg(status.to_string()).run(COMMAND).await?.success()?;
+        Ok(this)
+    }
+
+    /// What `link-cli <args>` prints, asked of this cluster.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub async fn link_cli<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Result<String> {
+        let kubeconfig = self.server.write_kubeconfig("link-cli", &self.server.admin_kubeconfig()?)?;
+        let link_cli = Program::ours("link-cli")?.arg("--kubeconfig").arg(kubeconfig).args(args);
+        link_cli.run(COMMAND).await?.success()
+    }
+
+    /// Starts the controller, with the rights of its own account.
+    ///
+    /// # Errors
+    /// When it has not been built.
+    pub async fn start_controller(&mut self) -> Result<()> {
+        let name = format!("{}-controller", self.server.name());
+        let kubeconfig = self.server.kubeconfig_of(NAMESPACE, CONTROLLER).await?;
+        let file = self.server.write_kubeconfig(&name, &kubeconfig)?;
+        let program = Program::ours(CONTROLLER)?.arg("--kubeconfig").arg(file).args([
+            "--namespace",
+            NAMESPACE,
+            "--pod-name",
+            &name,
+            "--admin-addr",
+            "127.0.0.1:0",
+            "--log-level",
+            "info,linkspan_mirror_controller=debug",
+        ]);
+        self.controller = Some(program.start(&name)?);
+        Ok(())
+    }
+
+    /// The running controller.
+    ///
+    /// # Errors
+    /// When it was not started.
+    pub fn controller(&mut self) -> Result<&mut Process> {
+        self.controller.as_mut().context("the controller was not started")
+    }
+
+    /// Starts a gateway in `place`, with the rights of its own account, and tells the cluster where it is, as the
+    /// slice of its Service would. The API server must be reachable from `place`.
+    ///
+    /// # Errors
+    /// When it has not been built, or the server refuses the slice.
+    pub async fn start_gateway(&mut self, place: &Namespace) -> Result<()> {
+        let name = format!("{}-gateway-{}", self.server.name(), self.gateways.len());
+        let kubeconfig = self.server.kubeconfig_of(NAMESPACE, GATEWAY).await?;
+        let file = self.server.write_kubeconfig(&name, &kubeconfig)?;
+        let program = Program::ours(GATEWAY)?.arg("--kubeconfig").arg(file).args([
+            "--namespace",
+            NAMESPACE,
+            "--pod-name",
+            &name,
+            "--log-level",
+            "info,linkspan_gateway=debug",
+        ]);
+        self.gateways.push(program.within(place).start(&name)?);
+        let slice =
+            slice(NAMESPACE, GATEWAY, &name, &[(GATEWAY_PORT_NAME, GATEWAY_PORT), ("admin", ADMIN_PORT)])
+                .with(&name, place.address());
+        self.server.apply(&slice.0.to_string()).await
+    }
+
+    /// The gateways, in the order in which they were started.
+    pub fn gateways(&mut self) -> &mut [Process] {
+        &mut self.gateways
+    }
+
+    /// Links this cluster into `importer`, as a user does: what `link-cli link` prints here is applied there.
+    ///
+    /// # Errors
+    /// When the CA is not published in time, or `importer` refuses an object.
+    pub async fn link_into(&self, importer: &Self) -> Result<()> {
+        let url = self.server.url();
+        let link = ["link", "--cluster-name", self.server.name(), "--api-server-address", &url];
+        importer.server.apply(&self.link_cli(link).await?).await
+    }
+}
+
+/// A slice of a Service as the endpoint controller would write it.
+#[derive(Clone, Debug)]
+pub struct Slice(pub Value);
+
+/// A slice named `name` of Service `service`, with TCP ports and no endpoints yet.
+pub fn slice(namespace: &str, service: &str, name: &str, ports: &[(&str, u16)]) -> Slice {
+    let ports: Vec<Value> =
+        ports.iter().map(|(name, port)| json!({"name": name, "port": port, "protocol": "TCP"})).collect();
+    Slice(json!({
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "namespace": namespace,
+            "name": name,
+            "labels": {SLICE_SERVICE_NAME: service, SLICE_MANAGED_BY: "tests.linkspan.dev"},
+        },
+        "addressType": "IPv4",
+        "ports": ports,
+        "endpoints": [],
+    }))
+}
+
+impl Slice {
+    /// Adds a ready pod.
+    #[must_use]
+    pub fn with(mut self, pod: &str, address: Ipv4Addr) -> Self {
+        if let Some(endpoints) = self.0["endpoints"].as_array_mut() {
+            endpoints.push(json!({
+                "addresses": [address.to_string()],
+                "conditions": {"ready": true, "serving": true, "terminating": false},
+                "targetRef": {"kind": "Pod", "name": pod},
+            }));
+        }
+        self
+    }
+}
