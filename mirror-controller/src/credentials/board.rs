@@ -1,5 +1,6 @@
 //! What is known of each link's credentials, for whoever follows one link.
 
+use crate::credentials::finding::Findings;
 use kube::Client;
 use linkspan_core::api::condition::Condition;
 use std::{
@@ -8,15 +9,13 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// Type of the condition that a Link's credentials give.
-pub const CREDENTIALS_VALID: &str = "CredentialsValid";
-
 /// How far one link's credentials reach.
 #[derive(Clone)]
 pub struct LinkAccess {
-    /// The target cluster's API by credentials that have been seen to work; replaced only by others that work.
+    /// The target cluster's API by credentials that have been seen to work; replaced only by others that work, and
+    /// `None` before the first and once the token has ended.
     pub client: Option<Client>,
-    /// Grows with each new `client`, so that a follower can tell that it was replaced.
+    /// Grows with each change of `client`, so that a follower can tell that it was replaced.
     pub generation: u64,
     /// Condition `CredentialsValid` of the Link, not yet dated.
     pub condition: Condition,
@@ -24,18 +23,28 @@ pub struct LinkAccess {
     pub token_expires_at: Option<jiff::Timestamp>,
     /// When the client certificate that the gateways hold for this link ends.
     pub certificate_expires_at: Option<jiff::Timestamp>,
+    pub(super) findings: Findings,
 }
 
 impl Default for LinkAccess {
     fn default() -> Self {
-        let message = "the credentials of this Link have not been read yet";
+        let findings = Findings::default();
         Self {
             client: None,
             generation: 0,
-            condition: Condition::unknown(CREDENTIALS_VALID, "Pending", message),
+            condition: findings.condition(),
             token_expires_at: None,
             certificate_expires_at: None,
+            findings,
         }
+    }
+}
+
+impl LinkAccess {
+    /// Puts another client, or none, in place.
+    pub(super) fn replace_client(&mut self, client: Option<Client>) {
+        self.client = client;
+        self.generation += 1;
     }
 }
 
@@ -49,18 +58,58 @@ impl AccessBoard {
         self.sender(link).subscribe()
     }
 
-    /// Where news of link `link` go.
-    pub(super) fn sender(&self, link: &str) -> watch::Sender<LinkAccess> {
+    /// Changes what is known of link `link`; its followers wake only when something differs.
+    pub(super) fn tell(&self, link: &str, change: impl FnOnce(&mut LinkAccess)) {
+        self.sender(link).send_if_modified(|access| {
+            let facts = |access: &LinkAccess| {
+                (
+                    access.generation,
+                    access.condition.clone(),
+                    access.token_expires_at,
+                    access.certificate_expires_at,
+                )
+            };
+            let before = facts(access);
+            change(access);
+            access.condition = access.findings.condition();
+            facts(access) != before
+        });
+    }
+
+    fn sender(&self, link: &str) -> watch::Sender<LinkAccess> {
         let mut links = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         links.entry(link.to_owned()).or_default().clone()
     }
 
     /// Link `link` is gone: its followers are told that nothing is known, and its channel goes once none follows.
     pub(super) fn forget(&self, link: &str) {
+        self.tell(link, |access| {
+            let generation = access.generation + 1;
+            *access = LinkAccess { generation, ..LinkAccess::default() };
+        });
         let mut links = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(sender) = links.get(link) {
-            sender.send_replace(LinkAccess::default());
-        }
         links.retain(|name, sender| name != link || sender.receiver_count() > 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::credentials::finding::Finding;
+
+    #[test]
+    fn followers_wake_for_news_only() {
+        let board = AccessBoard::default();
+        let mut west = board.subscribe("west");
+        board.tell("west", |access| access.findings.bundle = Finding::Fine);
+        assert!(!west.has_changed().unwrap(), "the condition says the same");
+        board.tell("west", |access| access.findings.access = Finding::Wrong("TokenExpired", "late".into()));
+        assert_eq!(west.borrow_and_update().condition.reason, "TokenExpired");
+        board.tell("east", |access| access.replace_client(None));
+        assert!(!west.has_changed().unwrap());
+        board.forget("west");
+        assert_eq!(west.borrow_and_update().condition.status, "Unknown");
+        board.tell("west", |access| access.replace_client(None));
+        assert_eq!(west.borrow().generation, 2, "a Link of the same name goes on in the same channel");
     }
 }

@@ -15,9 +15,21 @@
 //!
 //! Nothing is written here or in the target cluster while `leader` holds `false`; a standby reads along.
 
-mod board;
+pub mod access_keeper;
+pub mod access_step;
+pub mod board;
+pub mod certificate_keeper;
+pub mod certificate_need;
+pub mod desk;
+pub mod finding;
+pub mod kubeconfig;
+pub mod peer_bundle;
+pub mod remote_api;
+pub mod supervisor;
+pub mod token;
 
-pub use board::{AccessBoard, CREDENTIALS_VALID, LinkAccess};
+pub use board::{AccessBoard, LinkAccess};
+pub use finding::CREDENTIALS_VALID;
 
 use crate::issuer::Exchange;
 use kube::Client;
@@ -46,8 +58,7 @@ pub struct CredentialsContext {
 /// Keeps the credentials of every Link in the namespace until the shutdown.
 ///
 /// # Errors
-/// When the watch of the Links broke.
+/// When the watch of the Links ended.
 pub async fn run(context: CredentialsContext) -> anyhow::Result<()> {
-    context.shutdown.started().await;
-    Ok(())
+    supervisor::run(context).await
 }

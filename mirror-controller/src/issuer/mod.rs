@@ -12,9 +12,23 @@
 //!
 //! Nothing is written while `leader` holds `false`.
 
-mod exchange;
+pub mod api_call;
+pub mod bundle;
+pub mod ca;
+pub mod ca_keeper;
+pub mod certificate;
+pub mod exchange;
+pub mod gateway_tls;
+pub mod gateway_tls_keeper;
+pub mod request;
+pub mod review;
+pub mod signer;
+#[cfg(test)]
+mod testing;
 
 pub use exchange::{Exchange, Held, Peer, Wanted};
+#[cfg(test)]
+pub(crate) use testing::{sign_as_the_target, test_ca};
 
 use anyhow::Context as _;
 use k8s_openapi::api::core::v1::Namespace;
@@ -23,7 +37,7 @@ use linkspan_core::{
     api::identity::TrustDomain,
     process::{clock::Clock, shutdown::Shutdown},
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinSet};
 
 /// What the issuer works with.
 #[derive(Clone)]
@@ -62,6 +76,17 @@ pub async fn trust_domain(client: &Client) -> anyhow::Result<TrustDomain> {
 /// # Errors
 /// When a part of it broke.
 pub async fn run(context: IssuerContext) -> anyhow::Result<()> {
-    context.shutdown.started().await;
+    let (ca, current) = watch::channel(None);
+    let mut parts = JoinSet::new();
+    parts.spawn(ca_keeper::run(context.clone(), ca));
+    parts.spawn(bundle::run(context.clone(), current.clone()));
+    parts.spawn(gateway_tls_keeper::run(context.clone(), current.clone()));
+    parts.spawn(signer::run(context.clone(), current));
+    while let Some(ended) = parts.join_next().await {
+        ended.context("a part of the issuer broke")?;
+        if !context.shutdown.has_started() {
+            anyhow::bail!("a part of the issuer ended before its time");
+        }
+    }
     Ok(())
 }
