@@ -81,8 +81,8 @@ hold_lock() {
     echo "waiting for an earlier run that is still at work"
     flock --timeout 1200 9 || die "an earlier run has held $LINKSPAN_CACHE/.lock for 20 minutes: stop it (fuser $LINKSPAN_CACHE/.lock shows it), then run this again."
   fi
-  # Only runs that hold the lock write here: what is left over belongs to a run that was killed.
-  find "$SCRATCH" -mindepth 1 -maxdepth 1 -exec rm -rf --one-file-system {} +
+  # Nothing takes two hours: what is older was left by a run that was killed.
+  find "$SCRATCH" -mindepth 1 -maxdepth 1 -mmin +120 -exec rm -rf --one-file-system {} +
 }
 
 # step TITLE SCRIPT...: runs it with its output in a log; one line with the elapsed time, or the log's end when it fails.

@@ -17,8 +17,9 @@ if [[ ! -d $bin ]]; then
     k8s.io/kubernetes/cmd/{kube-apiserver,kube-controller-manager,kube-scheduler,kube-proxy,kubelet,kubeadm,kubectl} \
     go.etcd.io/etcd/server/v3 helm.sh/helm/v3/cmd/helm sigs.k8s.io/kind ./cmd/coredns
   mv "$work/server" "$work/etcd"
-  mv "$work" "$bin"
-  chmod 755 "$bin"
+  chmod 755 "$work"
+  # Another run may have been as quick; either result will do.
+  mv -T "$work" "$bin" 2>/dev/null || [[ -d $bin ]]
 fi
 ln -sfn "$(basename "$bin")" "$LINKSPAN_CACHE/bin.new"
 mv -T "$LINKSPAN_CACHE/bin.new" "$LINKSPAN_TOOLS"
