@@ -1,1 +1,76 @@
-fn main() {}
+//! Starts a gateway from its command line.
+
+use anyhow::{Context, anyhow};
+use clap::Parser;
+use linkspan_core::process::{
+    kube_client::{client, config_of_daemon},
+    logging,
+    readiness::Readiness,
+    shutdown::on_signals,
+};
+use linkspan_gateway::{
+    app::{App, Drain, Settings},
+    config::Args,
+    source::{Tables, file, kubernetes},
+};
+use std::{process::ExitCode, time::Duration};
+use tokio::task::JoinSet;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    if let Err(problem) = logging::init(&args.log_level, args.log_format) {
+        eprintln!("linkspan-gateway: {problem}");
+        return ExitCode::from(2);
+    }
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Err(error) => {
+            tracing::error!(%error, "the runtime cannot start");
+            ExitCode::FAILURE
+        }
+        Ok(runtime) => match runtime.block_on(run(args)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                tracing::error!("{error:#}");
+                ExitCode::FAILURE
+            }
+        },
+    }
+}
+
+async fn run(args: Args) -> anyhow::Result<()> {
+    // The Kubernetes client takes the process's default; ours is the same.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let (shutdown, signals) = on_signals().context("signals cannot be handled")?;
+    let (tables, readiness) = (Tables::empty(), Readiness::default());
+    let mut drain = Drain::within(args.drain_timeout);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(signals);
+    match &args.config {
+        Some(path) => {
+            // No slice sends anybody here, so there is nobody to wait for.
+            drain.linger = Duration::ZERO;
+            file::load(path)?.publish(&tables);
+        }
+        None => {
+            let client = client(config_of_daemon(&args.connect_options()).await?)?;
+            kubernetes::start(&client, &args.namespace, &tables, &readiness, &mut tasks);
+        }
+    }
+    let settings = Settings {
+        namespace: args.namespace,
+        pod_name: args.pod_name,
+        listen: args.listen,
+        egress_addr: args.egress_addr,
+        admin_addr: args.admin_addr,
+        drain,
+    };
+    let app = App::bind(settings, tables, readiness).await?;
+    tracing::info!(tunnel = %app.tunnel_address()?, admin = %app.admin_address()?, "listening");
+    tokio::select! {
+        ended = app.run(shutdown) => ended,
+        Some(ended) = tasks.join_next() => Err(match ended {
+            Ok(()) => anyhow!("a watch ended before its time"),
+            Err(e) => anyhow!("a watch failed: {e}"),
+        }),
+    }
+}

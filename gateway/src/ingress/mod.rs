@@ -1,0 +1,10 @@
+//! The called side: accepts tunnels of linked clusters' gateways, checks every flow, and connects it to the
+//! Service's endpoints. Nothing is carried that is not exported.
+
+pub mod accept;
+pub mod account_table;
+pub mod authorize;
+pub mod choose;
+pub mod connect;
+pub mod serve;
+pub mod service_table;

@@ -1,0 +1,5 @@
+//! Who is at the other end, and who we are: certificates whose identities are SPIFFE URIs.
+
+pub mod credentials;
+pub mod peer;
+pub mod verify;

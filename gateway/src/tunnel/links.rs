@@ -1,0 +1,276 @@
+//! Keeps a set of tasks per Link: one follows its addresses and credentials, one is its pool, one probes. A Link
+//! that fails, or whose tasks fail, affects no other.
+
+use crate::{
+    mtls::credentials::{Client, Credentials},
+    probe::{board::Board, worker::probe},
+    record::Metrics,
+    shared::Shared,
+    tunnel::{
+        link_table::{LinkRow, LinkTable},
+        peer_state::PeerState,
+        pool::Pool,
+        pool_state::Limits,
+    },
+};
+use linkspan_core::{api::reason::Reason, process::resolver::Names};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, sleep, sleep_until},
+};
+
+/// Shortest and longest time until a name is looked up again; after a failure the shortest.
+const LOOKUP: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
+/// Wait until a Link's tasks are started again after one has failed.
+const RESTART_AFTER: Duration = Duration::from_secs(1);
+
+/// The pools of all Links, by name.
+#[derive(Clone, Default)]
+pub struct Pools(Arc<RwLock<HashMap<String, Pool>>>);
+
+impl Pools {
+    /// The pool of `link`.
+    pub fn get(&self, link: &str) -> Option<Pool> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(link).cloned()
+    }
+
+    fn set(&self, link: &str, pool: Option<Pool>) {
+        let mut pools = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        match pool {
+            Some(pool) => pools.insert(link.to_owned(), pool),
+            None => pools.remove(link),
+        };
+    }
+}
+
+/// What a Link's tasks need.
+#[derive(Clone)]
+pub struct Context {
+    /// Where flows find the pools.
+    pub pools: Pools,
+    /// Where probes report.
+    pub board: Board,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// Looks host names up; `None` where the system has no resolver.
+    pub names: Option<Names>,
+}
+
+/// What a Link's tasks work from.
+#[derive(Clone, PartialEq)]
+struct Input {
+    row: LinkRow,
+    client: Option<Client>,
+}
+
+struct Running {
+    input: watch::Sender<Input>,
+    task: tokio::task::AbortHandle,
+}
+
+/// Follows the Links until nobody can change them any more.
+pub async fn run(
+    table: Arc<Shared<LinkTable>>,
+    mut credentials: watch::Receiver<Arc<Credentials>>,
+    context: Context,
+) {
+    let mut changes = table.subscribe();
+    let mut running: BTreeMap<String, Running> = BTreeMap::new();
+    let mut tasks = JoinSet::new();
+    loop {
+        let rows = table.read(|table| table.rows().clone());
+        let clients = credentials.borrow_and_update().clone();
+        for (link, one) in &running {
+            if !rows.get(link).is_some_and(Result::is_ok) {
+                // Reaped below; only then can a Link of this name start again.
+                one.task.abort();
+            }
+        }
+        for (link, row) in rows {
+            match row {
+                Ok(row) => {
+                    let input = Input { row, client: clients.clients.get(&link).cloned() };
+                    update(&link, input, &mut running, &mut tasks, &context);
+                }
+                Err(problem) => context.board.unusable(&link, &problem),
+            }
+        }
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return },
+            changed = credentials.changed() => if changed.is_err() { return },
+            Some(ended) = tasks.join_next(), if !tasks.is_empty() => {
+                running.retain(|_, one| !one.task.is_finished());
+                if let Err(error) = ended && error.is_panic() {
+                    tracing::error!(%error, "the tasks of a link failed; they start again");
+                    sleep(RESTART_AFTER).await;
+                }
+            }
+        }
+    }
+}
+
+fn update(
+    link: &str,
+    input: Input,
+    running: &mut BTreeMap<String, Running>,
+    tasks: &mut JoinSet<()>,
+    context: &Context,
+) {
+    if let Some(one) = running.get(link) {
+        one.input.send_if_modified(|before| {
+            let changed = *before != input;
+            *before = input;
+            changed
+        });
+        return;
+    }
+    let (sender, receiver) = watch::channel(input);
+    let task = tasks.spawn(run_link(link.to_owned(), receiver, context.clone()));
+    running.insert(link.to_owned(), Running { input: sender, task });
+}
+
+/// Takes back what a Link's tasks have shown to others.
+struct Shown<'a> {
+    link: &'a str,
+    context: &'a Context,
+}
+
+impl Drop for Shown<'_> {
+    fn drop(&mut self) {
+        self.context.pools.set(self.link, None);
+        self.context.metrics.forget_link(self.link);
+        self.context.board.remove(self.link);
+    }
+}
+
+/// All tasks of one Link; the first that ends ends them all.
+async fn run_link(link: String, input: watch::Receiver<Input>, context: Context) {
+    let _shown = Shown { link: &link, context: &context };
+    let row = input.borrow().row.clone();
+    let start =
+        PeerState { addresses: Vec::new(), tls: None, identity: row.identity, epoch: 0, problem: None };
+    let (peer_sender, peer) = watch::channel(start);
+    let (probe_sender, probe_settings) = watch::channel(row.probe);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(follow(input, context.names.clone(), peer_sender, probe_sender));
+    let dice = Box::new(rand::random::<f64>);
+    let (pool, work) = Pool::new(&link, Limits::default(), peer.clone(), context.metrics.clone(), dice);
+    context.pools.set(&link, Some(pool));
+    tasks.spawn(work);
+    let dice = Box::new(rand::random::<f64>);
+    let probing =
+        probe(link.clone(), peer, probe_settings, context.board.clone(), context.metrics.clone(), dice);
+    tokio::select! {
+        () = probing => {}
+        Some(Err(error)) = tasks.join_next() => if error.is_panic() {
+            std::panic::resume_unwind(error.into_panic())
+        },
+    }
+}
+
+/// Turns what is known of a Link into what dials need; names are looked up again when their time is over.
+async fn follow(
+    mut input: watch::Receiver<Input>,
+    names: Option<Names>,
+    peer: watch::Sender<PeerState>,
+    probe: watch::Sender<linkspan_core::api::link::ProbeSettings>,
+) {
+    let mut current: Option<Input> = None;
+    let mut last_good: HashMap<String, Vec<IpAddr>> = HashMap::new();
+    loop {
+        let wanted = input.borrow_and_update().clone();
+        let renewed = current.as_ref().is_none_or(|before| {
+            before.client != wanted.client || before.row.identity != wanted.row.identity
+        });
+        let found = addresses(&wanted.row.endpoints, names.as_ref(), &mut last_good).await;
+        peer.send_modify(|state| {
+            state.addresses = found.addresses;
+            state.problem = found.problem.map(|detail| (Reason::Dns, detail));
+            if renewed {
+                state.epoch += 1;
+                state.identity = wanted.row.identity.clone();
+                let config = wanted.client.as_ref().map(|client| client.config(&wanted.row.identity));
+                state.tls = match config {
+                    Some(Ok(config)) => Some(Arc::new(config)),
+                    Some(Err(e)) => {
+                        state.problem = Some((Reason::NoCredentials, e.to_string()));
+                        None
+                    }
+                    None => None,
+                };
+            }
+        });
+        probe.send_if_modified(|before| std::mem::replace(before, wanted.row.probe) != wanted.row.probe);
+        current = Some(wanted);
+        tokio::select! {
+            changed = input.changed() => if changed.is_err() { return },
+            () = until(found.again_at) => {}
+        }
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+struct Found {
+    addresses: Vec<SocketAddr>,
+    problem: Option<String>,
+    again_at: Option<Instant>,
+}
+
+/// All addresses of `endpoints`. A name that has no answer now keeps its last one.
+async fn addresses(
+    endpoints: &[(String, u16)],
+    names: Option<&Names>,
+    last_good: &mut HashMap<String, Vec<IpAddr>>,
+) -> Found {
+    let mut found = Found { addresses: Vec::new(), problem: None, again_at: None };
+    for (host, port) in endpoints {
+        let ips = match host.parse::<IpAddr>() {
+            Ok(ip) => vec![ip],
+            Err(_) => {
+                let (ips, problem, again) = look_up(host, names, last_good).await;
+                found.problem = problem.or(found.problem);
+                let at = Instant::now() + again;
+                found.again_at = Some(found.again_at.map_or(at, |earlier| earlier.min(at)));
+                ips
+            }
+        };
+        for ip in ips {
+            let address = SocketAddr::new(ip, *port);
+            if !found.addresses.contains(&address) {
+                found.addresses.push(address);
+            }
+        }
+    }
+    found
+}
+
+async fn look_up(
+    host: &str,
+    names: Option<&Names>,
+    last_good: &mut HashMap<String, Vec<IpAddr>>,
+) -> (Vec<IpAddr>, Option<String>, Duration) {
+    let answer = match names {
+        Some(names) => names.lookup(host).await,
+        None => Err(format!("name {host} cannot be looked up: /etc/resolv.conf could not be read")),
+    };
+    match answer {
+        Ok(answer) => {
+            last_good.insert(host.to_owned(), answer.addresses.clone());
+            (answer.addresses, None, answer.ttl.clamp(LOOKUP.0, LOOKUP.1))
+        }
+        Err(problem) => (last_good.get(host).cloned().unwrap_or_default(), Some(problem), LOOKUP.0),
+    }
+}

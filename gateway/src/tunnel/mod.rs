@@ -1,0 +1,11 @@
+//! Warm connections to the gateways of linked clusters, leased to one flow at a time.
+
+pub mod channel;
+pub mod dial;
+pub mod link_table;
+pub mod links;
+pub mod peer_state;
+pub mod pool;
+pub mod pool_state;
+pub mod settle;
+pub mod socket;

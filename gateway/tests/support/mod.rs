@@ -1,0 +1,4 @@
+//! What tests of the gateway share: certificates, files.
+
+pub mod certs;
+pub mod files;
