@@ -24,9 +24,16 @@ while ((${#queue[@]} > 0)); do
   folder=$(dirname "$file")
   children=${file%.rs}
   if [[ -n ${is_root[$file]:-} || ${file##*/} == mod.rs ]]; then children=$folder; fi
+  # A module written out in the file has a folder for those it declares.
+  mapfile -t inline < <(sed -n -E 's/^ *(pub(\([^)]*\))? +)?mod +([a-z0-9_]+) *\{$/\3/p' "$file")
   while read -r kind name; do
     case $kind in
-      mod) reach "$children/$name.rs"; reach "$children/$name/mod.rs" ;;
+      mod)
+        for inside in "" "${inline[@]/%//}"; do
+          reach "$children/$inside$name.rs"
+          reach "$children/$inside$name/mod.rs"
+        done
+        ;;
       path) reach "$folder/$name" ;;
     esac
   done < <(sed -n -E 's/^ *(pub(\([^)]*\))? +)?mod +([a-z0-9_]+);.*/mod \3/p; s/.*#\[path *= *"([^"]*)"\].*/path \1/p; s/.*include!\("([^"]*\.rs)"\).*/path \1/p' "$file")
