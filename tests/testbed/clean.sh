@@ -25,6 +25,5 @@ if [[ ${1:-} == all ]]; then
     kill "$pid"
     for _ in {1..100}; do [[ -d /proc/$pid ]] || break; sleep 0.2; done
   fi
-  [[ -f $LINKSPAN_CACHE/.linkspan-cache ]] || die "$LINKSPAN_CACHE does not look like the test bed's cache: remove it by hand."
   rm -rf --one-file-system "$LINKSPAN_CACHE"
 fi

@@ -67,8 +67,11 @@ clusters_up() {
   done
 }
 
-# prepare_cache: the folder, marked as ours so that `make distclean` dares to remove it.
+# prepare_cache: the folder, marked as ours so that `make distclean` dares to remove it; nobody else's is ever marked.
 prepare_cache() {
+  if [[ ! -f $LINKSPAN_CACHE/.linkspan-cache && -n $(ls -A "$LINKSPAN_CACHE" 2>/dev/null) ]]; then
+    die "$LINKSPAN_CACHE holds something else than the test bed's cache: set LINKSPAN_CACHE to a folder that is empty or not there."
+  fi
   mkdir -p "$LINKSPAN_CACHE" "$LOGS" "$SCRATCH"
   touch "$LINKSPAN_CACHE/.linkspan-cache"
 }
