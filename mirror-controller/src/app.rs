@@ -107,16 +107,7 @@ impl App {
                 .run(links.subscribe(), shared.shutdown.clone()),
         );
         start_trust(&mut tasks, &shared, board);
-        let mut election = JoinSet::new();
-        election.spawn(leader::run(
-            shared.client.clone(),
-            shared.namespace.clone(),
-            config.pod_name,
-            shared.leads,
-            shared.clock,
-            shared.shutdown,
-        ));
-        Ok(Self { tasks: tasks.set, election, admin_addr })
+        Ok(Self { tasks: tasks.set, election: start_election(shared, config.pod_name), admin_addr })
     }
 
     /// Runs until the shutdown has begun and everything has ended.
@@ -261,6 +252,13 @@ fn start_mirrors(
         shared.shutdown.clone(),
     ));
     tasks.add(reporter.publish(shared.client.clone(), shared.namespace.clone(), shared.shutdown.clone()));
+}
+
+fn start_election(shared: Shared, pod_name: String) -> JoinSet<()> {
+    let Shared { client, namespace, leads, clock, shutdown, .. } = shared;
+    let mut election = JoinSet::new();
+    election.spawn(leader::run(client, namespace, pod_name, leads, clock, shutdown));
+    election
 }
 
 /// Issuer and credentials; the issuer waits until this cluster's id can be read.

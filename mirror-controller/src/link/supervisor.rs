@@ -6,8 +6,8 @@ use crate::{
     observe::{local::Links, remote},
     world::World,
 };
-use kube::Client;
-use linkspan_core::process::shutdown::Shutdown;
+use kube::{Client, ResourceExt};
+use linkspan_core::{api::link::Link, process::shutdown::Shutdown};
 use std::{collections::BTreeMap, sync::Arc};
 use tokio::{
     sync::watch,
@@ -25,32 +25,44 @@ pub struct Supervisor {
     pub remotes: Remotes,
 }
 
+/// What a link's tasks were started for. A Link that was deleted and made again is another one: its target is listed
+/// anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Target {
+    uid: Option<String>,
+    namespace: String,
+}
+
+impl Target {
+    fn of(link: &Link) -> Self {
+        Self { uid: link.uid(), namespace: LinkView::from(link).remote_namespace }
+    }
+}
+
 impl Supervisor {
     /// Keeps one task per Link until the shutdown.
     pub async fn run(self, mut links: watch::Receiver<Option<Links>>, shutdown: Shutdown) {
         let mut tasks: JoinSet<()> = JoinSet::new();
-        let mut running: BTreeMap<String, (String, AbortHandle)> = BTreeMap::new();
+        let mut running: BTreeMap<String, (Target, AbortHandle)> = BTreeMap::new();
         loop {
-            let wanted: BTreeMap<String, String> = links
+            let wanted: BTreeMap<String, Target> = links
                 .borrow_and_update()
                 .iter()
                 .flatten()
-                .map(|(name, link)| (name.clone(), LinkView::from(link).remote_namespace))
+                .map(|(name, link)| (name.clone(), Target::of(link)))
                 .collect();
-            running.retain(|name, (namespace, task)| {
-                let keep = wanted.get(name) == Some(namespace) && !task.is_finished();
+            running.retain(|name, (target, task)| {
+                let keep = wanted.get(name) == Some(target) && !task.is_finished();
                 if !keep {
                     task.abort();
-                }
-                if !wanted.contains_key(name) {
                     self.remotes.forget(name);
                 }
                 keep
             });
-            for (name, namespace) in wanted {
+            for (name, target) in wanted {
                 if !running.contains_key(&name) {
-                    let task = tasks.spawn(self.clone().follow(name.clone(), namespace.clone()));
-                    running.insert(name, (namespace, task));
+                    let task = tasks.spawn(self.clone().follow(name.clone(), target.namespace.clone()));
+                    running.insert(name, (target, task));
                 }
             }
             tokio::select! {
