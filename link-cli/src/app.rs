@@ -2,7 +2,7 @@
 
 use crate::{
     cli::{Cli, Command},
-    commands,
+    commands, output,
 };
 use std::process::ExitCode;
 
@@ -29,7 +29,7 @@ pub fn main(cli: Cli) -> ExitCode {
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {
-    eprintln!("error: {error:#}");
+    output::note(&format!("error: {error:#}"));
     ExitCode::from(1)
 }
 

@@ -62,7 +62,7 @@ pub struct Global {
     #[arg(short, long, global = true, value_name = "NAME", help_heading = "Global options")]
     pub namespace: Option<String>,
     /// Namespace of the installation
-    #[arg(short = 'L', long, global = true, value_name = "NAME", default_value = NAMESPACE, value_parser = namespace_name, help_heading = "Global options")]
+    #[arg(short = 'L', long, global = true, value_name = "NAME", default_value = NAMESPACE, value_parser = dns_label, help_heading = "Global options")]
     pub linkspan_namespace: String,
 }
 
@@ -113,11 +113,11 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     parse_duration(text).ok_or_else(|| "a time such as 30s, 5m or 24h is expected".to_owned())
 }
 
-/// Reads the name of a namespace.
+/// Reads the name of a namespace, link or account: a DNS label.
 ///
 /// # Errors
-/// When no namespace can have it.
-pub fn namespace_name(text: &str) -> Result<String, String> {
+/// When none can have it.
+pub fn dns_label(text: &str) -> Result<String, String> {
     if linkspan_core::api::names::is_dns_label(text) {
         return Ok(text.to_owned());
     }

@@ -162,24 +162,27 @@ impl Cluster {
 
     /// An error of the API client as one sentence: what was tried, why it failed, what mends it.
     pub fn explain(&self, doing: &str, error: &kube::Error) -> anyhow::Error {
-        let context = &self.context;
-        match error {
-            kube::Error::Api(status) if status.code == 401 => anyhow!(
-                "{doing}: the credentials of context {context} are not accepted by {}; sign in again",
-                self.server
-            ),
-            kube::Error::Api(status) if status.code == 403 => anyhow!(
-                "{doing}: not allowed for the user of context {context} ({}); ask for this right, or use --context or --as",
-                status.message
-            ),
-            kube::Error::Api(status) => anyhow!("{doing} in context {context}: {}", status.message),
-            kube::Error::Service(_) | kube::Error::HyperError(_) => anyhow!(
-                "{doing}: the API server of context {context} at {} does not answer ({}); check that the cluster runs and that the address in the kubeconfig is right",
-                self.server,
-                root_cause(error)
-            ),
-            other => anyhow!("{doing} in context {context}: {}", with_causes(other)),
+        sentence(&self.context, &self.server, doing, error)
+    }
+}
+
+fn sentence(context: &str, server: &str, doing: &str, error: &kube::Error) -> anyhow::Error {
+    match error {
+        kube::Error::Api(status) if status.code == 401 => {
+            anyhow!(
+                "{doing}: the credentials of context {context} are not accepted by {server}; sign in again"
+            )
         }
+        kube::Error::Api(status) if status.code == 403 => anyhow!(
+            "{doing}: not allowed for the user of context {context} ({}); ask for this right, or use --context or --as",
+            status.message
+        ),
+        kube::Error::Api(status) => anyhow!("{doing} in context {context}: {}", status.message),
+        kube::Error::Service(_) | kube::Error::HyperError(_) => anyhow!(
+            "{doing}: the API server of context {context} at {server} does not answer ({}); check that the cluster runs and that the address in the kubeconfig is right",
+            root_cause(error)
+        ),
+        other => anyhow!("{doing} in context {context}: {}", with_causes(other)),
     }
 }
 
@@ -208,4 +211,37 @@ fn root_cause(error: &dyn std::error::Error) -> String {
         inner = cause;
     }
     inner.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kube::core::Status;
+
+    fn told(code: u16, message: &str) -> String {
+        let status = Status { code, message: message.into(), ..Status::default() };
+        sentence("east", "https://a:1", "listing Links", &kube::Error::Api(Box::new(status))).to_string()
+    }
+
+    #[test]
+    fn errors_name_the_thing_the_cause_and_the_mend() {
+        assert_eq!(
+            told(403, "links is forbidden"),
+            "listing Links: not allowed for the user of context east (links is forbidden); ask for this right, or use --context or --as"
+        );
+        assert!(told(401, "Unauthorized").contains("sign in again"));
+        assert_eq!(told(409, "it was changed"), "listing Links in context east: it was changed");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_does_not_answer_is_named() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        drop(listener);
+        let server = format!("http://127.0.0.1:{port}");
+        let client = kube_client::client(kube::Config::new(server.parse().unwrap())).unwrap();
+        let error = client.apiserver_version().await.unwrap_err();
+        let text = sentence("east", &server, "asking for the version", &error).to_string();
+        assert!(text.contains(&server) && text.contains("refused") && text.contains("check that"), "{text}");
+    }
 }

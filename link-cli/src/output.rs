@@ -1,4 +1,4 @@
-//! How results are shown: documents, tables, marks. Pure, apart from [`print`].
+//! How results are shown: documents, tables, marks. Pure, apart from [`print`] and [`note`].
 
 use crate::manifests::object::Object;
 use serde::Serialize;
@@ -101,6 +101,11 @@ pub fn print(text: &str) -> anyhow::Result<()> {
         Err(e) => Err(anyhow::anyhow!("the output cannot be written: {e}")),
         Ok(()) => Ok(()),
     }
+}
+
+/// Writes a line to stderr; one that nobody reads any more is no failure.
+pub fn note(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
 #[cfg(test)]

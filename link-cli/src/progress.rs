@@ -1,6 +1,6 @@
 //! What a command that waits says on stderr: one line per finished step; on a terminal also what it waits for.
 
-use crate::output::is_lively;
+use crate::output::{is_lively, note};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -27,7 +27,7 @@ impl Progress {
     pub fn waiting(&mut self, text: &str) {
         match &self.bar {
             Some(bar) => bar.set_message(text.to_owned()),
-            None if self.last.as_deref() != Some(text) => eprintln!("waiting: {text}"),
+            None if self.last.as_deref() != Some(text) => note(&format!("waiting: {text}")),
             None => {}
         }
         self.last = Some(text.to_owned());
@@ -37,8 +37,8 @@ impl Progress {
     pub fn line(&mut self, text: &str) {
         self.last = None;
         match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{text}")),
-            None => eprintln!("{text}"),
+            Some(bar) => bar.suspend(|| note(text)),
+            None => note(text),
         }
     }
 

@@ -87,7 +87,7 @@ fn credentials(seen: &Installation, links: &[Link]) -> Check {
         match seen.credentials.get(name) {
             Some(Ok(Credentials::Missing)) => wrong.push(format!("* {name}: Secret {secret} is missing")),
             Some(Ok(Credentials::Unusable)) => {
-                wrong.push(format!("* {name}: Secret {secret} holds no kubeconfig"))
+                wrong.push(format!("* {name}: Secret {secret} holds no kubeconfig"));
             }
             // Without the right to read Secrets, the controller's word has to do.
             Some(Ok(Credentials::Present) | Err(_)) | None => {}

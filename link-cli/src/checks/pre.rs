@@ -42,7 +42,7 @@ pub fn pre(
     let description = "no other product owns the Link CRD";
     match definitions {
         Err(e) => {
-            checks.push(Check::wrong(description, e, "ask for the right to read CustomResourceDefinitions"))
+            checks.push(Check::wrong(description, e, "ask for the right to read CustomResourceDefinitions"));
         }
         Ok(found) => {
             let foreign: Vec<&str> = found

@@ -17,7 +17,11 @@ pub fn api(version: &Answer<String>) -> Category {
     let mut checks = vec![];
     match version {
         Err(e) => {
-            checks.push(Check::wrong("can query the Kubernetes API", e, "check --context and the kubeconfig"))
+            checks.push(Check::wrong(
+                "can query the Kubernetes API",
+                e,
+                "check --context and the kubeconfig",
+            ));
         }
         Ok(version) => {
             checks.push(Check::well("can query the Kubernetes API", vec![]));

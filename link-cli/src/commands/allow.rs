@@ -15,7 +15,7 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 #[derive(Debug, Args)]
 pub struct AllowArgs {
     /// Name of the account; give each linked cluster its own to be able to end its access alone
-    #[arg(long, value_name = "NAME", value_parser = crate::cli::namespace_name)]
+    #[arg(long, value_name = "NAME", value_parser = crate::cli::dns_label)]
     service_account_name: String,
     /// Do not ask the cluster whether the account exists
     #[arg(long)]

@@ -71,7 +71,7 @@ async fn before(cluster: &Cluster) -> Vec<Category> {
 }
 
 async fn after(cluster: &Cluster) -> Vec<Category> {
-    let seen = installation::look(cluster).await;
+    let seen = Box::pin(installation::look(cluster)).await;
     let api = system::api(&seen.api_version);
     if seen.api_version.is_err() {
         return vec![api];

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 #[derive(Debug, Args)]
 pub struct GatewaysArgs {
     /// Only the gateway of this linked cluster
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = crate::cli::dns_label)]
     cluster_name: Option<String>,
     /// Longest wait for gateways that were not probed yet
     #[arg(short, long, value_name = "TIME", default_value = "30s", value_parser = duration)]
@@ -57,6 +57,12 @@ struct Row<'a> {
 /// When Links or Services cannot be listed, or the named cluster is not linked.
 pub async fn run(global: &Global, args: GatewaysArgs) -> anyhow::Result<Outcome> {
     let cluster = Cluster::connect(global, None).await?;
+    if health::list(&cluster).await?.is_empty() {
+        output::note(&format!(
+            "no cluster is linked in context {}: `link-cli link --help` says how",
+            cluster.context
+        ));
+    }
     let deadline = Instant::now() + args.wait;
     let mut shown = String::new();
     loop {

@@ -2,7 +2,7 @@
 
 use crate::{
     app::Outcome,
-    cli::{Global, duration, namespace_name},
+    cli::{Global, dns_label, duration},
     cluster::Cluster,
     commands::link_to,
     manifests::{
@@ -33,7 +33,7 @@ pub struct LinkArgs {
     #[arg(long, value_name = "HOST:PORT")]
     api_server_address: Option<String>,
     /// Account that the other cluster signs in with
-    #[arg(long, value_name = "NAME", default_value = REMOTE_ACCESS_ACCOUNT, value_parser = namespace_name)]
+    #[arg(long, value_name = "NAME", default_value = REMOTE_ACCESS_ACCOUNT, value_parser = dns_label)]
     service_account_name: String,
     /// Addresses of this cluster's gateway, comma separated, where its Service does not have the right ones
     #[arg(long, value_name = "ADDRESS,...", value_delimiter = ',')]
@@ -117,13 +117,13 @@ pub async fn run(global: &Global, args: LinkArgs) -> anyhow::Result<Outcome> {
     let until = until(&args.cluster_name, described.expires);
     let text = output::documents(&described.objects, args.output, Some(&until));
     if std::io::stdout().is_terminal() {
-        eprintln!(
+        output::note(&format!(
             "warning: this output holds a secret (a token for context {}): redirect it to a file",
             cluster.context
-        );
+        ));
     }
     output::print(&text)?;
-    eprintln!("{until}");
+    output::note(&until);
     Ok(Outcome::Well)
 }
 

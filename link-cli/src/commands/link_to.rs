@@ -47,7 +47,7 @@ async fn one_way(
     progress.line(&format!("{}: gateway at {}", target.context, described.gateway));
     match described.expires {
         Some(time) => {
-            progress.line(&format!("{}: token given, first renewed before {time:.0}", target.context))
+            progress.line(&format!("{}: token given, first renewed before {time:.0}", target.context));
         }
         None => progress.line(&format!("{}: token without end given", target.context)),
     }

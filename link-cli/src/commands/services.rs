@@ -14,7 +14,7 @@ use serde_json::json;
 #[derive(Debug, Args)]
 pub struct ServicesArgs {
     /// Only those of this linked cluster
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = crate::cli::dns_label)]
     cluster_name: Option<String>,
     /// Form of the output
     #[arg(short, long, value_enum)]

@@ -55,7 +55,7 @@ pub async fn run(global: &Global, args: UninstallArgs) -> anyhow::Result<Outcome
     }
     let (of_links, of_system) = existing(&cluster, &links).await?;
     if of_links.is_empty() && of_system.is_empty() {
-        eprintln!("nothing to uninstall in context {}", cluster.context);
+        output::note(&format!("nothing to uninstall in context {}", cluster.context));
     }
     if args.yes {
         // Links go while the controller still runs, so that it can tidy up after them.

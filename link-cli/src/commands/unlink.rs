@@ -2,12 +2,12 @@
 
 use crate::{
     app::Outcome,
-    cli::{Global, duration},
+    cli::{Global, dns_label, duration},
     cluster::Cluster,
     commands::uninstall::{delete_and_wait, print_stubs},
     manifests::{link, object::Key},
     observe::mirrors,
-    output::Format,
+    output::{self, Format},
 };
 use clap::Args;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use std::time::Duration;
 #[derive(Debug, Args)]
 pub struct UnlinkArgs {
     /// Name of the linked cluster
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = dns_label)]
     cluster_name: String,
     /// Delete the objects and wait until they are gone, instead of printing them
     #[arg(long, conflicts_with = "output")]
@@ -38,7 +38,7 @@ pub async fn run(global: &Global, args: UnlinkArgs) -> anyhow::Result<Outcome> {
     let name = &args.cluster_name;
     let mut keys = existing(&cluster, name).await?;
     if keys.is_empty() {
-        eprintln!("nothing to unlink: no link {name} in context {}", cluster.context);
+        output::note(&format!("nothing to unlink: no link {name} in context {}", cluster.context));
     }
     if args.yes {
         // The Link goes first: while it stands, a controller would make its mirrors again.

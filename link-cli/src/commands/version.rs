@@ -30,7 +30,7 @@ pub async fn run(global: &Global, args: VersionArgs) -> anyhow::Result<Outcome> 
     if !args.client {
         match installed(global).await {
             Ok(found) => versions.extend(found),
-            Err(e) => eprintln!("warning: the installed versions are unknown: {e:#}"),
+            Err(e) => output::note(&format!("warning: the installed versions are unknown: {e:#}")),
         }
     }
     let text = if args.output.is_some() {

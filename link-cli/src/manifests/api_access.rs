@@ -56,7 +56,7 @@ pub fn choose(
         let (server, tls_server_name) = (known.server, known.tls_server_name);
         return Ok(Reachable { server, ca_data: trusted, tls_server_name });
     }
-    let (ip, port) = published.ok_or_else(|| NoAddress(known.server))?;
+    let (ip, port) = published.ok_or(NoAddress(known.server))?;
     let server = format!("https://{}", std::net::SocketAddr::new(ip, port));
     Ok(Reachable { server, ca_data: trusted.or(cluster_ca), tls_server_name: None })
 }

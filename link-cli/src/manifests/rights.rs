@@ -63,7 +63,7 @@ pub fn controller(namespace: &str) -> Vec<Object> {
             &KEEP,
         ),
         rule("linkspan.dev", &["exportedservices"], &WRITE),
-        rule("multicluster.linkerd.io", &["links"], &KEEP),
+        rule("multicluster.linkerd.io", &["links"], &READ),
         rule("multicluster.linkerd.io", &["links/status"], &["get", "update", "patch"]),
         rule("coordination.k8s.io", &["leases"], &["create"]),
         named("coordination.k8s.io", &["leases"], &[CONTROLLER], &KEEP),

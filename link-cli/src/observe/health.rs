@@ -11,13 +11,23 @@ use linkspan_core::api::{
     reason::Reason,
 };
 
+/// What was to be learned from the controller's pods.
+enum Told {
+    /// The leader's word.
+    Leader(ControllerReport),
+    /// No pod of the controller leads, so that nobody knows how the links are now.
+    NobodyLeads,
+    /// The user may not ask pods.
+    MayNotAsk,
+}
+
 /// All links by name, as well as they are known. A Link always has an entry.
 ///
 /// # Errors
 /// When the Links cannot be listed.
 pub async fn links(cluster: &Cluster) -> anyhow::Result<Vec<LinkReport>> {
-    let (links, report) = tokio::join!(list(cluster), leaders_report(cluster));
-    Ok(merged(&links?, report.ok().flatten()))
+    let (links, told) = tokio::join!(list(cluster), ask_leader(cluster));
+    Ok(merged(&links?, told))
 }
 
 /// The Links of the installation.
@@ -28,42 +38,46 @@ pub async fn list(cluster: &Cluster) -> anyhow::Result<Vec<Link>> {
     cluster.list(&cluster.ours::<Link>(), &ListParams::default(), "Links").await
 }
 
-/// What the controller's leader says, asked through the API server; none where no pod is the leader.
-///
-/// # Errors
-/// When the pods cannot be listed, or none answers.
-pub async fn leaders_report(cluster: &Cluster) -> anyhow::Result<Option<ControllerReport>> {
+/// Asks the controller's pods, through the API server, until one leads.
+async fn ask_leader(cluster: &Cluster) -> Told {
     let params = ListParams::default().labels(&format!("{COMPONENT}={CONTROLLER_COMPONENT}"));
-    let pods = cluster.list(&cluster.ours::<Pod>(), &params, "pods").await?;
-    let mut failed = None;
+    let Ok(pods) = cluster.ours::<Pod>().list(&params).await else { return Told::MayNotAsk };
     for pod in pods {
         let running = pod.status.and_then(|status| status.phase).as_deref() == Some("Running");
         let Some(name) = pod.metadata.name.filter(|_| running) else { continue };
         match report_of(cluster, &name).await {
-            Ok(report) if report.leader => return Ok(Some(report)),
-            Ok(_) => {}
-            Err(e) => failed = Some(e),
+            Ok(report) if report.leader => return Told::Leader(report),
+            Err(kube::Error::Api(status)) if status.code == 403 => return Told::MayNotAsk,
+            // A standby, or a pod that does not answer: another one may lead.
+            Ok(_) | Err(_) => {}
         }
     }
-    failed.map_or(Ok(None), Err)
+    Told::NobodyLeads
 }
 
-async fn report_of(cluster: &Cluster, pod: &str) -> anyhow::Result<ControllerReport> {
+async fn report_of(cluster: &Cluster, pod: &str) -> kube::Result<ControllerReport> {
     let path = format!("/api/v1/namespaces/{}/pods/{pod}:{ADMIN_PORT}/proxy/links", cluster.namespace);
-    let request = http::Request::get(path).body(vec![])?;
-    let doing = format!("asking pod {pod} for its links");
-    cluster.client.request(request).await.map_err(|e| cluster.explain(&doing, &e))
+    let request = http::Request::get(path).body(vec![]).map_err(kube::Error::HttpError)?;
+    cluster.client.request(request).await
 }
 
-/// One entry per Link, by name: the report's where it has one, else the Link's status.
-fn merged(links: &[Link], report: Option<ControllerReport>) -> Vec<LinkReport> {
-    let mut told = report.map(|report| report.links).unwrap_or_default();
+/// One entry per Link, by name: the leader's where there is one, else by the Link's status, of which, where nobody
+/// leads, the gateway's life is not believed.
+fn merged(links: &[Link], told: Told) -> Vec<LinkReport> {
+    let nobody = matches!(told, Told::NobodyLeads);
+    let mut entries = if let Told::Leader(report) = told { report.links } else { vec![] };
     let mut all: Vec<LinkReport> = links
         .iter()
         .map(|link| {
             let name = link.metadata.name.as_deref().unwrap_or_default();
-            match told.iter().position(|entry| entry.name == name) {
-                Some(i) => told.swap_remove(i),
+            match entries.iter().position(|entry| entry.name == name) {
+                Some(i) => entries.swap_remove(i),
+                None if nobody => LinkReport {
+                    alive: None,
+                    reason: None,
+                    detail: Some("no mirror controller leads".to_owned()),
+                    ..from_status(name, link)
+                },
                 None => from_status(name, link),
             }
         })
@@ -112,7 +126,7 @@ fn reason(text: &str) -> Option<Reason> {
 pub fn why(link: &LinkReport) -> String {
     let detail = link.detail.as_deref().map(|detail| format!(" ({detail})")).unwrap_or_default();
     match (link.alive, link.reason) {
-        (None, None) => format!("its gateway was not probed yet{detail}"),
+        (None, None) => format!("nobody knows yet whether its gateway is alive{detail}"),
         (_, Some(reason)) => format!("{reason}{detail}: {}", reason.advice()),
         (_, None) => format!("its gateway does not answer{detail}"),
     }
@@ -144,7 +158,7 @@ mod tests {
                 LinkReport { name: "gone".into(), ..LinkReport::default() },
             ],
         };
-        let all = merged(&[link("b", vec![]), link("a", vec![dead])], Some(report));
+        let all = merged(&[link("b", vec![]), link("a", vec![dead])], Told::Leader(report));
         let names: Vec<&str> = all.iter().map(|l| l.name.as_str()).collect();
         assert_eq!(names, ["a", "b"], "sorted, and none that is no Link");
         assert_eq!((all[0].alive, all[0].reason), (Some(false), Some(Reason::TlsTrust)));
@@ -154,8 +168,18 @@ mod tests {
 
     #[test]
     fn nothing_is_known_before_the_first_verdict() {
-        let all = merged(&[link("a", vec![Condition::unknown("GatewayAlive", "Pending", "")])], None);
+        let all =
+            merged(&[link("a", vec![Condition::unknown("GatewayAlive", "Pending", "")])], Told::MayNotAsk);
         assert_eq!((all[0].alive, all[0].reason), (None, None));
-        assert!(why(&all[0]).contains("not probed yet"));
+        assert!(why(&all[0]).contains("nobody knows yet"));
+    }
+
+    #[test]
+    fn a_status_that_nobody_keeps_is_not_believed() {
+        let alive = || vec![link("a", vec![Condition::yes("GatewayAlive", "Alive", "")])];
+        assert_eq!(merged(&alive(), Told::MayNotAsk)[0].alive, Some(true));
+        let all = merged(&alive(), Told::NobodyLeads);
+        assert_eq!(all[0].alive, None);
+        assert!(why(&all[0]).contains("no mirror controller leads"), "{}", why(&all[0]));
     }
 }

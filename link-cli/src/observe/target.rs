@@ -276,7 +276,7 @@ mod tests {
     use super::*;
     use serde_json::{Value, from_value};
 
-    fn look(spec: Value, status: Value, given: &[String]) -> Result<(Vec<String>, u16), String> {
+    fn look(spec: &Value, status: &Value, given: &[String]) -> Result<(Vec<String>, u16), String> {
         let service: Service = from_value(json!({"metadata": {}, "spec": spec, "status": status})).unwrap();
         match gateway_of(&service, given, "linkspan") {
             Ok(Look::Done(found)) => Ok(found),
@@ -293,10 +293,10 @@ mod tests {
     fn a_load_balancers_addresses_are_taken_once_it_has_some() {
         let status = json!({"loadBalancer": {"ingress": [{"ip": "10.0.0.1"}, {"hostname": "gw.example"}]}});
         assert_eq!(
-            look(spec("LoadBalancer"), status, &[]),
+            look(&spec("LoadBalancer"), &status, &[]),
             Ok((vec!["10.0.0.1".into(), "gw.example".into()], 4143))
         );
-        let wait = look(spec("LoadBalancer"), json!({}), &[]).unwrap_err();
+        let wait = look(&spec("LoadBalancer"), &json!({}), &[]).unwrap_err();
         assert!(
             wait.starts_with("wait: gateway linkspan-gateway.linkspan has no ingress addresses"),
             "{wait}"
@@ -305,14 +305,14 @@ mod tests {
 
     #[test]
     fn other_types_need_addresses_by_flag() {
-        let error = look(spec("NodePort"), json!({}), &[]).unwrap_err();
+        let error = look(&spec("NodePort"), &json!({}), &[]).unwrap_err();
         assert!(error.contains("--gateway-addresses") && error.contains("30143"), "{error}");
         assert_eq!(
-            look(spec("NodePort"), json!({}), &["1.2.3.4".into()]),
+            look(&spec("NodePort"), &json!({}), &["1.2.3.4".into()]),
             Ok((vec!["1.2.3.4".into()], 30143))
         );
         let mut nameless = spec("LoadBalancer");
         nameless["ports"][0]["name"] = json!("other");
-        assert!(look(nameless, json!({}), &[]).unwrap_err().contains("no gateway port named mc-gateway"));
+        assert!(look(&nameless, &json!({}), &[]).unwrap_err().contains("no gateway port named mc-gateway"));
     }
 }

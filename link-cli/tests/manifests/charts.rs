@@ -18,6 +18,9 @@ use std::{
     process::Command,
 };
 
+/// The version of Kubernetes that templates are made for; helm's own default may be any.
+const KUBERNETES: &str = "v1.34.0";
+
 fn charts() -> PathBuf {
     workspace().join("charts")
 }
@@ -68,7 +71,9 @@ fn run(helm: &Path, args: &[String]) -> String {
 fn template(helm: &Path, chart: &str, sets: &[&str]) -> BTreeMap<Key, Object> {
     let chart = charts().join(chart).to_string_lossy().into_owned();
     let mut args: Vec<String> =
-        ["template", "linkspan", &chart, "--namespace", "linkspan"].map(str::to_owned).into();
+        ["template", "linkspan", &chart, "--namespace", "linkspan", "--kube-version", KUBERNETES]
+            .map(str::to_owned)
+            .into();
     args.extend(sets.iter().flat_map(|set| ["--set".to_owned(), (*set).to_owned()]));
     let text = run(helm, &args);
     let documents = serde_norway::Deserializer::from_str(&text).map(|d| Value::deserialize(d).unwrap());
@@ -174,6 +179,13 @@ fn helm_refuses_wrong_values_and_lints_the_charts() {
         run(&helm, &["lint".into(), "--strict".into(), charts().join(chart).to_string_lossy().into_owned()]);
     }
     let chart = charts().join("linkspan").to_string_lossy().into_owned();
+    let takes = |set: &str| {
+        let output = Command::new(&helm)
+            .args(["template", &chart, "--kube-version", KUBERNETES, "--set", set])
+            .output();
+        output.unwrap().status.success()
+    };
+    assert!(takes("gateway.port=1"));
     for wrong in [
         "gatway.port=1",
         "gateway.port=70000",
@@ -181,7 +193,6 @@ fn helm_refuses_wrong_values_and_lints_the_charts() {
         "gateway.replicas=0",
         "ha=perhaps",
     ] {
-        let output = Command::new(&helm).args(["template", &chart, "--set", wrong]).output().unwrap();
-        assert!(!output.status.success(), "{wrong} is taken");
+        assert!(!takes(wrong), "{wrong} is taken");
     }
 }

@@ -1,5 +1,8 @@
 //! What is printed and what the charts hold, compared with files and with each other.
 
+#[cfg(test)]
 mod charts;
+#[cfg(test)]
 mod golden;
+#[cfg(test)]
 mod support;
