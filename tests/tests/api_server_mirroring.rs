@@ -87,9 +87,15 @@ impl Pair {
         found.filter(|s| s.labels().contains_key(labels::MIRRORED_SERVICE)).context("no such mirror")
     }
 
-    /// The mirror's only slice and what it says.
+    /// The one slice of ours that the mirror has, and what it says.
     async fn route(&self, name: &str) -> Result<(EndpointSlice, SliceRoute)> {
-        let of = ListParams::default().labels(&format!("{}={name}-west", labels::SLICE_SERVICE_NAME));
+        let of = format!(
+            "{}={name}-west,{}={}",
+            labels::SLICE_SERVICE_NAME,
+            labels::SLICE_MANAGED_BY,
+            labels::MANAGED_BY
+        );
+        let of = ListParams::default().labels(&of);
         let mut slices = api::<EndpointSlice>(&self.in_east, SHOP).list(&of).await?.items;
         ensure!(
             slices.len() == 1,
