@@ -26,7 +26,7 @@ const SHORTEST_TOKEN: Duration = Duration::from_secs(600);
 /// Flags of `link`.
 #[derive(Clone, Debug, Args)]
 pub struct LinkArgs {
-    /// What this cluster is called in the other one: Services appear there as <service>-<name>
+    /// What this cluster is called in the other one: Services appear there as `<service>-<name>`
     #[arg(long, value_name = "NAME", value_parser = link_name)]
     pub cluster_name: String,
     /// Address of this cluster's API server as the other cluster reaches it
