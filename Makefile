@@ -31,9 +31,8 @@ test: ## every test, fast ones first
 	@$(BED)/test.sh $(CLUSTERS)
 
 .PHONY: demo
-demo: ## the clusters, and one calling the other
-	@$(BED)/clusters.sh $(CLUSTERS)
-	@$(BED)/demo.sh
+demo: clusters images ## two linked clusters, and a page in one whose backend is in the other
+	@tests/demo/demo.sh
 
 .PHONY: clean
 clean: ## the clusters are deleted, the cache stays

@@ -6,9 +6,7 @@ source "$(dirname "$0")/lib.sh"
 
 prepare_cache
 profile=${PROFILE:-dev-image}
-# .cargo/config.toml names the host as target, so cargo writes to a folder of that name.
-folder=${CARGO_TARGET_DIR:-$REPO/target}/$(rustc -vV | awk '$1 == "host:" { print $2 }')/$profile
-if [[ $profile == dev || $profile == test ]]; then folder=${folder%/*}/debug; fi
+folder=$(programs_folder)
 version=$(workspace_version)
 names=()
 work=$(mktemp -d "$SCRATCH/product.XXXXXX")

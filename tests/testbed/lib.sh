@@ -53,6 +53,14 @@ workspace_version() {
   awk -F '"' '/^\[/ { inside = $0 == "[workspace.package]" } inside && /^version *=/ { print $2 }' "$REPO/Cargo.toml"
 }
 
+# programs_folder: where cargo puts our programs, built with the profile PROFILE (dev-image unless told).
+programs_folder() {
+  local profile=${PROFILE:-dev-image}
+  [[ $profile == dev || $profile == test ]] && profile=debug
+  # .cargo/config.toml names the host as target, so cargo writes to a folder of that name.
+  echo "${CARGO_TARGET_DIR:-$REPO/target}/$(rustc -vV | awk '$1 == "host:" { print $2 }')/$profile"
+}
+
 # nodes_of CLUSTER [--all]: the names of a cluster's running nodes, or of all it has.
 nodes_of() {
   docker ps "${@:2}" --filter "label=io.x-k8s.kind.cluster=$1" --format '{{ .Names }}' | sort

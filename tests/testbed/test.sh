@@ -13,5 +13,5 @@ count_check "build" timeout 2400 cargo build --workspace --bins --profile dev-im
 count_tests "workspace tests" timeout 2400 cargo test --workspace --profile dev-image --no-fail-fast -- --show-output
 count_check "clusters $*" "$BED/clusters.sh" "$@"
 count_check "images" make --no-print-directory images PROFILE=dev-image
-count_tests "cluster tests" timeout 2400 cargo test -p linkspan-tests --profile dev-image --features clusters --no-fail-fast -- --show-output
+count_tests "cluster tests" timeout 2400 cargo test -p linkspan-tests --profile dev-image --features clusters --test 'clusters_*' --no-fail-fast -- --show-output
 summary

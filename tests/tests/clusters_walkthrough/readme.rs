@@ -7,8 +7,13 @@ use std::{collections::VecDeque, time::Duration};
 /// Time one command may take.
 const COMMAND: Duration = Duration::from_secs(600);
 
-/// The commands that have not been run yet, in their order.
-pub(crate) struct Steps(VecDeque<String>);
+/// The commands of the walkthrough.
+pub(crate) struct Steps {
+    /// Not run yet, in their order.
+    rest: VecDeque<String>,
+    /// Run last.
+    last: String,
+}
 
 /// All commands of the section "Walkthrough": each line of its `sh` blocks that is no comment.
 pub(crate) fn steps(readme: &str) -> Result<Steps> {
@@ -24,29 +29,36 @@ pub(crate) fn steps(readme: &str) -> Result<Steps> {
         }
     }
     ensure!(commands.len() > 10, "only {} commands found", commands.len());
-    Ok(Steps(commands))
+    Ok(Steps { rest: commands, last: String::new() })
 }
 
 impl Steps {
     /// Runs commands in a shell of their own each, in the repository's root, up to and with the first that holds
     /// `mark`; answers what that one printed. A command that fails ends it.
     pub(crate) async fn run_until(&mut self, mark: &str) -> Result<String> {
-        while let Some(command) = self.0.pop_front() {
-            // Each command has its own shell here, so the environment is taken anew for each.
-            let script =
-                format!("cd '{}'; eval \"$(make -s env)\"; {command}", tools::repository().display());
-            println!("$ {command}");
-            let output = clusters::shell(&script, COMMAND).await?.success()?;
-            print!("{output}");
-            if command.contains(mark) {
+        while let Some(command) = self.rest.pop_front() {
+            self.last = command;
+            let output = self.again().await?;
+            if self.last.contains(mark) {
                 return Ok(output);
             }
         }
         anyhow::bail!("the README has no further command with {mark:?}")
     }
 
+    /// Runs the command that was run last once more.
+    pub(crate) async fn again(&self) -> Result<String> {
+        println!("$ {}", self.last);
+        // Each command has its own shell here, so the environment is taken anew for each.
+        let script =
+            format!("cd '{}'; eval \"$(make -s env)\"; {}", tools::repository().display(), self.last);
+        let output = clusters::shell(&script, COMMAND).await?.success()?;
+        print!("{output}");
+        Ok(output)
+    }
+
     /// What has not been run.
     pub(crate) fn rest(&self) -> &VecDeque<String> {
-        &self.0
+        &self.rest
     }
 }
