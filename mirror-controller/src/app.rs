@@ -299,7 +299,7 @@ async fn trust_domain(shared: &Shared) -> Option<linkspan_core::api::identity::T
                 return Some(domain);
             }
             Ok(Err(error)) => {
-                tracing::warn!(error = format!("{error:#}"), "this cluster's id is not known; trying again")
+                tracing::warn!(error = format!("{error:#}"), "this cluster's id is not known; trying again");
             }
             Err(_) => tracing::warn!("reading namespace kube-system took too long; trying again"),
         }

@@ -155,6 +155,11 @@ impl Reconciler {
 
     /// Plans and writes at one name until nothing is left to do there.
     async fn settle(&self, key: &Key) -> Outcome {
+        if self.world.read(|s| s.occupant(key).is_some())
+            && let Err(error) = self.find_out(key).await
+        {
+            return self.failed(key, &error);
+        }
         let mut written = 0;
         for _ in 0..PLANS {
             let now = self.clock.now();
@@ -210,9 +215,12 @@ impl Reconciler {
     async fn find_out(&self, key: &Key) -> Result<(), WriteError> {
         let found = self.apply.service(key).await?;
         self.world.change(|s| match found {
-            Some(service) if owner_of(s, key, &service).is_some() => s.service_seen(service),
+            Some(service) if owner_of(s, key, &service).is_some() => {
+                s.forget_occupied(key);
+                s.service_seen(service);
+            }
             Some(_) => s.occupied(key.clone(), "it was not made by this controller".to_owned()),
-            None => {}
+            None => s.forget_occupied(key),
         });
         Ok(())
     }
@@ -283,10 +291,7 @@ impl Later {
         let rest = self.at.split_off(&(now + Duration::from_nanos(1)));
         for key in std::mem::replace(&mut self.at, rest).into_values().flatten() {
             self.put_off.remove(&key);
-            world.change(|s| {
-                s.forget_occupied(&key);
-                s.mark(key);
-            });
+            world.change(|s| s.mark(key));
         }
     }
 

@@ -132,8 +132,9 @@ pub(super) fn of_root(
         app_protocol: p.app_protocol.clone(),
     };
     let ports: Vec<EndpointPort> = export.ports.iter().filter(|p| p.protocol == "TCP").map(port).collect();
+    // A root without selector is given every family, also one that the pods' mirrors have no address of.
     families(standing)
-        .map(|family| {
+        .filter_map(|family| {
             let members = export.members.iter().filter_map(|member| {
                 let mirror = Key::new(&key.namespace, format!("{}-{}", member.hostname, link.cluster_name));
                 let ip = cluster_ip(snapshot.services.items.get(&mirror)?, family)?;
@@ -145,12 +146,13 @@ pub(super) fn of_root(
                     ..Endpoint::default()
                 })
             });
-            EndpointSlice {
+            let endpoints: Vec<Endpoint> = members.collect();
+            (!endpoints.is_empty()).then(|| EndpointSlice {
                 address_type: family.to_owned(),
-                endpoints: members.collect(),
+                endpoints,
                 metadata: metadata(key, link, standing, family),
                 ports: Some(ports.clone()),
-            }
+            })
         })
         .collect()
 }

@@ -14,7 +14,7 @@ fn mirror() -> (Mirror, Service, EndpointSlice) {
 fn what_stands_as_it_should_is_not_written() {
     let (desired, service, slice) = mirror();
     assert!(diff(Some(&desired), Some(&service), &[&slice]).is_empty());
-    let mut noisy = service.clone();
+    let mut noisy = service;
     noisy.metadata.managed_fields = Some(vec![]);
     noisy.status = Some(serde_json::from_value(json!({"loadBalancer": {}})).unwrap());
     noisy.metadata.finalizers = Some(vec!["somebody/else".to_owned()]);

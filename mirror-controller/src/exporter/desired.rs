@@ -100,7 +100,7 @@ mod tests {
     use super::*;
     use serde_json::{Value, from_value, json};
 
-    fn service(spec: Value) -> Service {
+    fn service(spec: &Value) -> Service {
         from_value(json!({
             "metadata": {
                 "name": "my-api", "namespace": "default", "resourceVersion": "7",
@@ -112,7 +112,7 @@ mod tests {
         .unwrap()
     }
 
-    fn slice(endpoints: Value) -> EndpointSlice {
+    fn slice(endpoints: &Value) -> EndpointSlice {
         from_value(json!({
             "metadata": {"name": "my-api-x", "namespace": "default"}, "addressType": "IPv4",
             "endpoints": endpoints,
@@ -123,9 +123,9 @@ mod tests {
 
     #[test]
     fn ports_and_readiness_are_published_and_tracking_marks_are_not() {
-        let service = service(json!({"clusterIP": "10.0.0.1", "ports": [
+        let service = service(&json!({"clusterIP": "10.0.0.1", "ports": [
             {"name": "http", "port": 80, "protocol": "TCP", "appProtocol": "http"}, {"name": "dns", "port": 53, "protocol": "UDP"}]}));
-        let ready = slice(json!([{"addresses": ["10.1.0.1"], "conditions": {}}]));
+        let ready = slice(&json!([{"addresses": ["10.1.0.1"], "conditions": {}}]));
         let export = export_of(&service, &[&ready], "linkspan");
         assert_eq!(export.metadata.name.as_deref(), Some("default.my-api"));
         let http = &export.spec.ports[0];
@@ -137,11 +137,11 @@ mod tests {
         assert_eq!(export.spec.annotations, BTreeMap::from([("team".to_owned(), "a".to_owned())]));
         assert_eq!(export.spec.labels["mirror.linkerd.io/exported"], "true", "links select by it");
         let gone = slice(
-            json!([{"addresses": ["10.1.0.1"], "conditions": {"ready": false, "serving": false, "terminating": false}}]),
+            &json!([{"addresses": ["10.1.0.1"], "conditions": {"ready": false, "serving": false, "terminating": false}}]),
         );
         assert!(!export_of(&service, &[&gone], "linkspan").spec.ports[0].ready);
         let ending = slice(
-            json!([{"addresses": ["10.1.0.1"], "conditions": {"ready": false, "serving": true, "terminating": true}}]),
+            &json!([{"addresses": ["10.1.0.1"], "conditions": {"ready": false, "serving": true, "terminating": true}}]),
         );
         assert!(export_of(&service, &[&ending], "linkspan").spec.ports[0].ready);
     }
@@ -149,7 +149,7 @@ mod tests {
     #[test]
     fn an_annotation_narrows_the_ports_by_name_or_number() {
         let mut service = service(
-            json!({"ports": [{"name": "a", "port": 1}, {"name": "b", "port": 2}, {"name": "c", "port": 3}]}),
+            &json!({"ports": [{"name": "a", "port": 1}, {"name": "b", "port": 2}, {"name": "c", "port": 3}]}),
         );
         let annotations = service.metadata.annotations.get_or_insert_default();
         annotations.insert(EXPORT_PORTS.to_owned(), "a, 3".to_owned());
@@ -160,8 +160,8 @@ mod tests {
 
     #[test]
     fn members_of_a_headless_service_are_its_pods_with_a_host_name() {
-        let service = service(json!({"clusterIP": "None", "ports": [{"name": "http", "port": 80}]}));
-        let slice = slice(json!([
+        let service = service(&json!({"clusterIP": "None", "ports": [{"name": "http", "port": 80}]}));
+        let slice = slice(&json!([
             {"addresses": ["10.1.0.2"], "hostname": "web-1", "conditions": {"ready": false}},
             {"addresses": ["10.1.0.1"], "hostname": "web-0", "conditions": {"ready": true}},
             {"addresses": ["10.1.0.3"], "conditions": {"ready": true}}
@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn a_mirror_is_never_exported() {
-        let mut service = service(json!({}));
+        let mut service = service(&json!({}));
         assert!(is_exported(&service));
         let labels = service.metadata.labels.get_or_insert_default();
         labels.insert(MIRRORED_SERVICE.to_owned(), "true".to_owned());

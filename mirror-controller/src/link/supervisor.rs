@@ -60,10 +60,10 @@ impl Supervisor {
                 keep
             });
             for (name, target) in wanted {
-                if !running.contains_key(&name) {
+                running.entry(name).or_insert_with_key(|name| {
                     let task = tasks.spawn(self.clone().follow(name.clone(), target.namespace.clone()));
-                    running.insert(name, (target, task));
-                }
+                    (target, task)
+                });
             }
             tokio::select! {
                 () = shutdown.started() => return,

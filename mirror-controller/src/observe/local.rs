@@ -68,7 +68,7 @@ impl Local {
                 }
                 Seen::Up => {}
                 Seen::Lost(lost) => {
-                    tracing::warn!(reason = lost.reason, error = lost.message, "Links cannot be watched")
+                    tracing::warn!(reason = lost.reason, error = lost.message, "Links cannot be watched");
                 }
             }
         })

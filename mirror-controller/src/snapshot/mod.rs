@@ -239,11 +239,9 @@ impl Snapshot {
         self.occupied.insert(key, whose);
     }
 
-    /// Whether a Service that is not ours holds the name `key` is to be found out again.
+    /// No Service that is not ours holds the name `key`.
     pub fn forget_occupied(&mut self, key: &Key) {
-        if self.occupied.remove(key).is_some() {
-            self.dirty.insert(key.clone());
-        }
+        self.occupied.remove(key);
     }
 
     /// What is known of a Service that is not ours under the name `key`.

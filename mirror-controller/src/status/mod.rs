@@ -44,6 +44,10 @@ pub struct Facts<'a> {
 pub fn of_link(facts: &Facts<'_>, latency_age: Duration, now: Timestamp) -> LinkStatus {
     let old = facts.link.status.clone().unwrap_or_default();
     let counts = counts(facts);
+    // A controller that has just begun, or does not reach the target, knows less than what stands written.
+    let knows_all =
+        facts.remote.listed && facts.snapshot.verdicts(facts.name).all(|(_, v)| *v != Verdict::Pending);
+    let told = if knows_all { None } else { old.services.clone() };
     let conditions =
         vec![connected(facts), synced(facts, &counts), gateway_alive(facts), facts.access.condition.clone()];
     let remote = &facts.remote.gateway_addresses;
@@ -53,8 +57,8 @@ pub fn of_link(facts: &Facts<'_>, latency_age: Duration, now: Timestamp) -> Link
         latency_ms: latency(old.latency_ms, facts.liveness, latency_age),
         certificate_expires_at: facts.access.certificate_expires_at.map(|t| format!("{t:.0}")),
         token_expires_at: facts.access.token_expires_at.map(|t| format!("{t:.0}")),
-        mirror_services: failing(facts, &old, now),
-        services: Some(counts),
+        mirror_services: if told.is_some() { old.mirror_services.clone() } else { failing(facts, &old, now) },
+        services: Some(told.unwrap_or(counts)),
     }
 }
 

@@ -139,3 +139,21 @@ fn addresses_that_vanish_there_are_kept_here() {
     world.remote.gateway_addresses.clear();
     assert_eq!(world.status(Duration::MAX).gateway_addresses, ["192.0.2.1:4143"]);
 }
+
+#[test]
+fn what_is_not_known_yet_does_not_undo_what_was_told() {
+    let mut world = World::healthy();
+    world.link = link_with(Some(world.status(Duration::MAX)));
+    world.snapshot = synced(&["west"]);
+    world.remote.listed = false;
+    assert_eq!(world.status(Duration::MAX).services, Some(ServiceCounts { mirrored: 1, failing: 0 }));
+    world.remote.listed = true;
+    world.snapshot.export_seen("west", export("api", &[80]));
+    assert_eq!(
+        world.status(Duration::MAX).services,
+        Some(ServiceCounts { mirrored: 1, failing: 0 }),
+        "not decided"
+    );
+    world.snapshot.export_gone("west", &crate::snapshot::Key::new("default", "api"));
+    assert_eq!(world.status(Duration::MAX).services, Some(ServiceCounts::default()));
+}
