@@ -47,7 +47,7 @@ struct Open {
     route: watch::Sender<Route>,
 }
 
-/// Listens until no new connection is accepted any more; returns once all flows have ended.
+/// Listens until no new connection is accepted any more; returns once all flows have ended and no flow goes on.
 pub async fn listen(listeners: Listeners) {
     let mut changes = listeners.table.subscribe();
     let mut open: HashMap<u16, Open> = HashMap::new();
@@ -80,6 +80,7 @@ pub async fn listen(listeners: Listeners) {
     }
     drop(open);
     while tasks.join_next().await.is_some() {}
+    listeners.flows.stop.started().await;
 }
 
 /// Binds ports that are not yet open and hands new routes to those that are. What could not be bound, and why.

@@ -203,3 +203,65 @@ fn reason_of_tls(error: &Error) -> Reason {
         _ => Reason::Protocol,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::certs::{Authority, Leaf};
+    use rustls::crypto::aws_lc_rs;
+
+    fn roots(authority: &Authority) -> RootCertStore {
+        let mut store = RootCertStore::empty();
+        let pem = authority.pem();
+        store.add(rustls::pki_types::pem::PemObject::from_pem_slice(pem.as_bytes()).unwrap()).unwrap();
+        store
+    }
+
+    fn provider() -> Arc<CryptoProvider> {
+        Arc::new(aws_lc_rs::default_provider())
+    }
+
+    /// 2026-01-01.
+    fn now() -> UnixTime {
+        UnixTime::since_unix_epoch(std::time::Duration::from_secs(1_767_225_600))
+    }
+
+    fn reason(result: Result<(), Error>) -> Option<Reason> {
+        result.err().map(|e| reason_of(&io::Error::other(e)))
+    }
+
+    fn caller(authority: &Authority, leaf: &Leaf) -> Option<Reason> {
+        let own = "west.linkspan".parse().unwrap();
+        let verifier = CallerVerifier::new(roots(authority), own, provider()).unwrap();
+        let verified = verifier.verify_client_cert(&CertificateDer::from(leaf.der.clone()), &[], now());
+        reason(verified.map(|_| ()))
+    }
+
+    #[test]
+    fn callers_are_verified_by_chain_time_and_trust_domain() {
+        let (west, north) = (Authority::new("west"), Authority::new("north"));
+        assert_eq!(caller(&west, &west.client("linkspan", "east", "u")), None);
+        assert_eq!(caller(&west, &north.client("linkspan", "east", "u")), Some(Reason::TlsTrust));
+        assert_eq!(caller(&west, &west.expired_client("linkspan", "east", "u")), Some(Reason::TlsExpired));
+        let foreign = west.leaf(&["spiffe://north.linkspan/ns/linkspan/sa/east"]);
+        assert_eq!(caller(&west, &foreign), Some(Reason::Identity));
+        assert_eq!(caller(&west, &west.leaf(&[])), Some(Reason::Identity));
+    }
+
+    #[test]
+    fn gateways_are_verified_by_chain_and_uri_and_other_clusters_are_told_apart() {
+        let (west, north) = (Authority::new("west"), Authority::new("north"));
+        let expected: Identity = "spiffe://west.linkspan/ns/linkspan/sa/linkspan-gateway".parse().unwrap();
+        let verifier = GatewayVerifier::new(roots(&west), expected, provider());
+        let name = ServerName::from(std::net::IpAddr::from([10, 0, 0, 1]));
+        let check = |leaf: &Leaf| {
+            let certificate = CertificateDer::from(leaf.der.clone());
+            reason(verifier.verify_server_cert(&certificate, &[], &name, &[], now()).map(|_| ()))
+        };
+        assert_eq!(check(&west.gateway("linkspan")), None);
+        assert_eq!(check(&north.gateway("linkspan")), Some(Reason::WrongCluster));
+        assert_eq!(check(&west.client("linkspan", "east", "u")), Some(Reason::Identity));
+        let pretender = north.leaf(&["spiffe://west.linkspan/ns/linkspan/sa/linkspan-gateway"]);
+        assert_eq!(check(&pretender), Some(Reason::TlsTrust));
+    }
+}

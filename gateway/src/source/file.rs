@@ -294,13 +294,53 @@ fn add_service(service: &ServiceConfig, loaded: &mut Loaded) -> Result<(), Strin
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::files::Files;
+    use crate::testing::{certs::Authority, files::Files};
+
+    /// A gateway `east` that calls `west` and exports a Service.
+    fn write_example(files: &Files) -> PathBuf {
+        let (west, east) = (Authority::new("west"), Authority::new("east"));
+        let (server, client) = (east.gateway("linkspan"), west.client("linkspan", "east", "u"));
+        files.write("server.crt", &server.cert_pem);
+        files.write("server.key", &server.key_pem);
+        files.write("own-ca.crt", &east.pem());
+        files.write("client-west.crt", &client.cert_pem);
+        files.write("client.key", &client.key_pem);
+        files.write("west-ca.crt", &west.pem());
+        files.write(
+            "gateway.yaml",
+            r#"
+server:
+  certificate: server.crt
+  key: server.key
+  bundle: own-ca.crt
+accounts:
+  - name: east
+    uid: 0b7e7f3a
+peers:
+  - name: west
+    addresses: ["192.0.2.1:4143", "gateway.example:4143"]
+    identity: spiffe://west.linkspan/ns/linkspan/sa/linkspan-gateway
+    certificate: client-west.crt
+    key: client.key
+    bundle: west-ca.crt
+listeners:
+  - port: 10007
+    peer: west
+    target: my-api.default:8080
+services:
+  - name: my-api.default
+    ports:
+      - port: 8080
+        endpoints: ["127.0.0.1:8080"]
+"#,
+        )
+    }
 
     #[test]
     fn a_whole_file_fills_the_tables() {
         let files = Files::new("whole");
         let tables = Tables::empty();
-        load(&files.write_example()).map_err(|e| e.to_string()).unwrap().publish(&tables);
+        load(&write_example(&files)).map_err(|e| e.to_string()).unwrap().publish(&tables);
         let target: Target = "my-api.default:8080".parse().unwrap();
         assert!(tables.services.read(|t| t.is_exported(&target)));
         assert_eq!(tables.ports.read(|t| t.routes().0[&10_007].target.clone()), target);
@@ -312,7 +352,7 @@ mod tests {
     #[test]
     fn a_bad_file_is_refused_by_place_and_reason() {
         let files = Files::new("bad");
-        let path = files.write_example();
+        let path = write_example(&files);
         let good = fs::read_to_string(&path).unwrap();
         let refused = |from: &str, to: &str| {
             assert!(good.contains(from));

@@ -10,22 +10,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 static SERIAL: AtomicU64 = AtomicU64::new(1000);
 
 /// The CA of one cluster, whose trust domain is `<name>.linkspan`.
-pub struct Authority {
+pub(crate) struct Authority {
     name: String,
     pem: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
 /// A certificate with its key.
-pub struct Leaf {
-    pub cert_pem: String,
-    pub key_pem: String,
-    pub der: Vec<u8>,
-    pub serial: String,
+pub(crate) struct Leaf {
+    pub(crate) cert_pem: String,
+    pub(crate) key_pem: String,
+    pub(crate) der: Vec<u8>,
+    pub(crate) serial: String,
 }
 
 impl Authority {
-    pub fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
@@ -36,29 +36,29 @@ impl Authority {
     }
 
     /// The CA's certificate.
-    pub fn pem(&self) -> String {
+    pub(crate) fn pem(&self) -> String {
         self.pem.clone()
     }
 
     /// A gateway's server certificate.
-    pub fn gateway(&self, namespace: &str) -> Leaf {
+    pub(crate) fn gateway(&self, namespace: &str) -> Leaf {
         self.leaf(&[&format!("spiffe://{}.linkspan/ns/{namespace}/sa/linkspan-gateway", self.name)])
     }
 
     /// A client certificate of `account`, which has `uid`.
-    pub fn client(&self, namespace: &str, account: &str, uid: &str) -> Leaf {
+    pub(crate) fn client(&self, namespace: &str, account: &str, uid: &str) -> Leaf {
         let uri = format!("spiffe://{}.linkspan/ns/{namespace}/sa/{account}", self.name);
         self.sign(&[&uri], Some((account, uid)), 0)
     }
 
     /// One that ended yesterday.
-    pub fn expired_client(&self, namespace: &str, account: &str, uid: &str) -> Leaf {
+    pub(crate) fn expired_client(&self, namespace: &str, account: &str, uid: &str) -> Leaf {
         let uri = format!("spiffe://{}.linkspan/ns/{namespace}/sa/{account}", self.name);
         self.sign(&[&uri], Some((account, uid)), 2)
     }
 
     /// A certificate with these URIs.
-    pub fn leaf(&self, uris: &[&str]) -> Leaf {
+    pub(crate) fn leaf(&self, uris: &[&str]) -> Leaf {
         self.sign(uris, None, 0)
     }
 

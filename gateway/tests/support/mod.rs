@@ -1,4 +1,5 @@
 //! What tests of the gateway share: certificates, files.
+#![allow(dead_code, reason = "each test program uses a part of this")]
 
-pub mod certs;
-pub mod files;
+pub(crate) mod certs;
+pub(crate) mod files;
