@@ -1,4 +1,4 @@
-//! How results are shown: documents, tables, marks. Pure, apart from [`print`] and [`note`].
+//! How results are shown: documents, tables, marks. Pure, apart from [`print()`] and [`note()`].
 
 use crate::manifests::object::Object;
 use serde::Serialize;

@@ -47,10 +47,10 @@ pub struct LinkArgs {
     /// Which exported Services are wanted, as for kubectl -l [default: mirror.linkerd.io/exported=true]
     #[arg(short = 'l', long, value_name = "SELECTOR", value_parser = selector_text::parse)]
     selector: Option<LabelSelector>,
-    /// Annotations that are not copied: keys, or <prefix>/*, comma separated
+    /// Annotations that are not copied: keys, or `<prefix>/*`, comma separated
     #[arg(long, value_name = "KEY,...", value_delimiter = ',')]
     excluded_annotations: Vec<String>,
-    /// Labels that are not copied: keys, or <prefix>/*, comma separated
+    /// Labels that are not copied: keys, or `<prefix>/*`, comma separated
     #[arg(long, value_name = "KEY,...", value_delimiter = ',')]
     excluded_labels: Vec<String>,
     /// How long the output can be applied; the controller renews the token from then on
