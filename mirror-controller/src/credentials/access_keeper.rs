@@ -30,7 +30,7 @@ use linkspan_core::{
 use std::{collections::BTreeMap, pin::pin, time::Duration};
 
 /// How often a client that works is tried again: a deleted account is noticed within this time.
-const CHECK_AGAIN: Duration = Duration::from_secs(30);
+const CHECK_AGAIN: Duration = Duration::from_secs(10);
 
 /// Keeps the access until the shutdown.
 pub async fn run(desk: Desk) {

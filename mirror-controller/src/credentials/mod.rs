@@ -14,6 +14,19 @@
 //! the gateways by way of the [`crate::issuer::Exchange`]; a follower has nothing to do for them.
 //!
 //! Nothing is written here or in the target cluster while `leader` holds `false`; a standby reads along.
+//!
+//! # Rights
+//!
+//! | where | what | verbs |
+//! |---|---|---|
+//! | this cluster, namespace | `links.multicluster.linkerd.io` | list, watch |
+//! | this cluster, namespace | `secrets` | create; list and watch of `cluster-credentials-<link>`; get, list, watch, update of `cluster-credentials-<link>-live` |
+//! | this cluster, namespace | `configmaps` | list and watch of `link-ca-bundle-<link>` |
+//! | target cluster, its namespace | `configmaps` | get, list, watch of `linkspan-ca-bundle` |
+//! | target cluster, its namespace | `serviceaccounts/token` | create, for the account itself |
+//! | target cluster | `certificatesigningrequests` | create, get |
+//!
+//! A token that does not say whose it is takes `create` of `selfsubjectreviews` too, which every account has.
 
 pub mod access_keeper;
 pub mod access_step;

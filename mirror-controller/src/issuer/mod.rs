@@ -11,6 +11,18 @@
 //! ```
 //!
 //! Nothing is written while `leader` holds `false`.
+//!
+//! # Rights
+//!
+//! | where | what | verbs |
+//! |---|---|---|
+//! | cluster | `namespaces` named `kube-system` | get |
+//! | cluster | `certificatesigningrequests` | list, watch |
+//! | cluster | `certificatesigningrequests/approval`, `certificatesigningrequests/status` | update |
+//! | cluster | `signers` named `linkspan.dev/gateway-client` | approve, sign |
+//! | namespace | `serviceaccounts` | get |
+//! | namespace | `secrets` | create; get, list, watch of `linkspan-ca`, `linkspan-gateway-tls`; update of the latter |
+//! | namespace | `configmaps` | create; get, list, watch, update of `linkspan-ca-bundle`, `linkspan-gateway-trust` |
 
 pub mod api_call;
 pub mod bundle;

@@ -21,13 +21,13 @@ pub(crate) fn test_ca(number: u8) -> KeptCa {
 /// What west's signer makes of `request` when the account that asked lives with uid `uid`.
 pub(crate) fn sign_as_the_target(
     ca: &KeptCa,
-    request: CertificateSigningRequest,
+    request: &CertificateSigningRequest,
     uid: &str,
     now: Timestamp,
 ) -> Result<String, String> {
     let house = House { trust_domain: west(), namespace: "linkspan".into() };
     let account = LiveAccount { uid: uid.into(), link_account: true };
-    let asked = Asked { approved: true, ..Asked::of(&request) };
+    let asked = Asked { approved: true, ..Asked::of(request) };
     let grant = match review(&asked, Some(&account), &house) {
         Verdict::Sign(grant) => grant,
         Verdict::Fail(refusal) => return Err(refusal.to_string()),

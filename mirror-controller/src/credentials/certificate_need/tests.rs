@@ -30,7 +30,7 @@ fn kept(key: &KeyPair) -> CertificateSigningRequest {
 #[test]
 fn what_is_asked_for_is_granted_and_what_is_signed_is_good_until_two_thirds_of_its_life() {
     let (ca, key) = (test_ca(1), KeyPair::generate().unwrap());
-    let pem = sign_as_the_target(&ca, kept(&key), "u-1", at(NOW)).unwrap();
+    let pem = sign_as_the_target(&ca, &kept(&key), "u-1", at(NOW)).unwrap();
     let (identity, bundle) = (identity(), Some(ca.certificate.as_str()));
     let expected = Expected { key: &key, identity: &identity, uid: "u-1", bundle };
     let (renew_at, expires_at) = (at("2026-03-02T03:58:20Z"), at("2026-03-02T12:00:00Z"));
@@ -48,7 +48,7 @@ fn what_is_asked_for_is_granted_and_what_is_signed_is_good_until_two_thirds_of_i
 #[test]
 fn another_key_identity_account_or_root_asks_for_another_certificate() {
     let (ca, key) = (test_ca(1), KeyPair::generate().unwrap());
-    let pem = sign_as_the_target(&ca, kept(&key), "u-1", at(NOW)).unwrap();
+    let pem = sign_as_the_target(&ca, &kept(&key), "u-1", at(NOW)).unwrap();
     let why = |key: &KeyPair, identity: &Identity, uid: &str, bundle: Option<&str>| match need(
         Some(&pem),
         &Expected { key, identity, uid, bundle },
@@ -78,7 +78,7 @@ fn another_key_identity_account_or_root_asks_for_another_certificate() {
 #[test]
 fn an_account_made_anew_cannot_use_the_request_of_its_predecessor() {
     let key = KeyPair::generate().unwrap();
-    let refused = sign_as_the_target(&test_ca(1), kept(&key), "u-2", at(NOW)).unwrap_err();
+    let refused = sign_as_the_target(&test_ca(1), &kept(&key), "u-2", at(NOW)).unwrap_err();
     assert!(refused.contains("deleted or made anew"), "{refused}");
 }
 

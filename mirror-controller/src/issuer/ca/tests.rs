@@ -13,12 +13,12 @@ fn domain() -> TrustDomain {
 
 const NOW: &str = "2026-03-01T12:00:00Z";
 
-fn kept(change: impl FnOnce(&mut CertificateParams), key: KeyPair) -> KeptCa {
+fn kept(change: impl FnOnce(&mut CertificateParams), key: &KeyPair) -> KeptCa {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
     change(&mut params);
-    KeptCa { certificate: params.self_signed(&key).unwrap().pem(), key: key.serialize_pem() }
+    KeptCa { certificate: params.self_signed(key).unwrap().pem(), key: key.serialize_pem() }
 }
 
 fn refusal(kept: &KeptCa, now: &str) -> String {
@@ -78,7 +78,7 @@ fn what_is_signed_is_accepted_for_its_usage_and_its_time_only() {
 
 #[test]
 fn nothing_outlives_the_ca() {
-    let kept = kept(|p| p.not_after = date_time_ymd(2026, 3, 2), KeyPair::generate().unwrap());
+    let kept = kept(|p| p.not_after = date_time_ymd(2026, 3, 2), &KeyPair::generate().unwrap());
     let ca = CertificateAuthority::load(&kept, &domain(), at(NOW)).unwrap();
     assert_eq!(ca.not_after(), at("2026-03-02T00:00:00Z"));
     let identity = Identity::gateway(domain(), "linkspan");
@@ -92,7 +92,7 @@ fn nothing_outlives_the_ca() {
 #[test]
 fn cas_of_other_makers_are_used_as_they_are() {
     for algorithm in [&PKCS_ECDSA_P384_SHA384, &PKCS_ED25519] {
-        let mut kept = kept(|_| {}, KeyPair::generate_for(algorithm).unwrap());
+        let mut kept = kept(|_| {}, &KeyPair::generate_for(algorithm).unwrap());
         let own = kept.certificate.clone();
         let above = CertificateAuthority::generate(&domain(), [9; 16], at(NOW)).unwrap();
         kept.certificate = kept.certificate.replace('\n', "\r\n") + &above.certificate;
@@ -104,7 +104,7 @@ fn cas_of_other_makers_are_used_as_they_are() {
 #[test]
 fn what_makes_a_ca_unusable_is_said_with_its_mend() {
     let key = || KeyPair::generate().unwrap();
-    let good = kept(|_| {}, key());
+    let good = kept(|_| {}, &key());
     let other = KeptCa { certificate: good.certificate.clone(), key: key().serialize_pem() };
     assert!(refusal(&other, NOW).contains("put the pair there that belongs together"));
     let broken = KeptCa { certificate: good.certificate.clone(), key: "secret".into() };
@@ -112,9 +112,9 @@ fn what_makes_a_ca_unusable_is_said_with_its_mend() {
     assert!(text.contains("tls.key of Secret linkspan-ca") && !text.contains("secret\""), "{text}");
     let empty = KeptCa { certificate: String::new(), key: good.key };
     assert!(refusal(&empty, NOW).contains("put a CA certificate"));
-    assert!(refusal(&kept(|p| p.is_ca = IsCa::NoCa, key()), NOW).contains("is no CA"));
-    assert!(refusal(&kept(|p| p.not_after = date_time_ymd(2026, 1, 1), key()), NOW).contains("renew it"));
-    assert!(refusal(&kept(|p| p.not_before = date_time_ymd(2027, 1, 1), key()), NOW).contains("renew it"));
+    assert!(refusal(&kept(|p| p.is_ca = IsCa::NoCa, &key()), NOW).contains("is no CA"));
+    assert!(refusal(&kept(|p| p.not_after = date_time_ymd(2026, 1, 1), &key()), NOW).contains("renew it"));
+    assert!(refusal(&kept(|p| p.not_before = date_time_ymd(2027, 1, 1), &key()), NOW).contains("renew it"));
     let constrained = |p: &mut CertificateParams| {
         let corporate = NameConstraints {
             permitted_subtrees: vec![GeneralSubtree::DirectoryName({
@@ -126,5 +126,5 @@ fn what_makes_a_ca_unusable_is_said_with_its_mend() {
         };
         p.name_constraints = Some(corporate);
     };
-    assert!(refusal(&kept(constrained, key()), NOW).contains("what it signs is not accepted"));
+    assert!(refusal(&kept(constrained, &key()), NOW).contains("what it signs is not accepted"));
 }
