@@ -1,4 +1,9 @@
 //! Pairs of gateways over real sockets: what is carried, what is refused, and what ends.
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "tests fail by panics and wait by the real clock"
+)]
 
 #[path = "support/pair.rs"]
 mod pair;

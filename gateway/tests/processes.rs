@@ -1,4 +1,9 @@
 //! Two gateway processes, configured by files.
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "tests fail by panics and wait by the real clock"
+)]
 
 #[path = "support/mod.rs"]
 mod support;

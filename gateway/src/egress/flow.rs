@@ -62,7 +62,7 @@ async fn try_carry(
 ) -> Result<(), (Reason, String)> {
     // Until the flow has ended well, a close is a reset: a client must not take a cut answer for a whole one.
     socket::reset(&local);
-    socket::prepare(&local).map_err(internal)?;
+    socket::prepare(&local).map_err(|e| internal(&e))?;
     let pool = context.pools.get(&route.link).ok_or((Reason::NoCredentials, "no such Link".to_owned()))?;
     let mut leased = timeout(PATIENCE, pool.lease())
         .await
@@ -70,10 +70,10 @@ async fn try_carry(
         .map_err(|DialError { reason, detail }| (reason, detail))?;
     let generation = leased.channel.next_generation();
     let open = Open { generation, hops: 1, target: route.target.clone(), baggage };
-    leased.channel.queue(&Frame::Open(open)).map_err(internal)?;
+    leased.channel.queue(&Frame::Open(open)).map_err(|e| internal(&e))?;
     let (first, read) = first_bytes(&local);
     if read > 0 {
-        leased.channel.queue_encoded(&first).map_err(internal)?;
+        leased.channel.queue_encoded(&first).map_err(|e| internal(&e))?;
         record.traffic().up.fetch_add(read as u64, Ordering::Relaxed);
     }
     let local = Arc::new(local);
@@ -108,6 +108,6 @@ fn first_bytes(local: &TcpStream) -> (Vec<u8>, usize) {
     (frame, read)
 }
 
-fn internal(error: io::Error) -> (Reason, String) {
+fn internal(error: &io::Error) -> (Reason, String) {
     (Reason::Internal, error.to_string())
 }

@@ -7,11 +7,12 @@ use crate::{
         port_table::{PortTable, Route},
     },
     probe::board::Board,
+    record::{Direction, FlowLabels},
     shared::Shared,
 };
 use linkspan_core::process::{admin::bind, shutdown::Shutdown};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -117,15 +118,10 @@ async fn bind_missing(
 
 /// Counters of targets that no port leads to any more go with them.
 fn forget(listeners: &Listeners, routes: &BTreeMap<u16, Route>) {
-    listeners.flows.metrics.forget(|labels| {
-        labels.direction == crate::record::Direction::outbound
-            && !routes.values().any(|route| {
-                route.link == labels.link
-                    && route.target.service == labels.service
-                    && route.target.namespace == labels.namespace
-                    && route.target.port == labels.port
-            })
-    });
+    let label = |route: &Route| FlowLabels::new(Direction::outbound, &route.link, &route.target);
+    let kept: HashSet<FlowLabels> = routes.values().map(label).collect();
+    let metrics = &listeners.flows.metrics;
+    metrics.forget(|labels| labels.direction == Direction::outbound && !kept.contains(labels));
 }
 
 /// Accepts on one port until it goes; returns when its flows have ended.

@@ -114,7 +114,7 @@ mod tests {
     use super::*;
     use serde_json::{Value, from_value, json};
 
-    fn exported(labels: Value, annotations: Value, kind: &str) -> Option<Vec<u16>> {
+    fn exported(labels: &Value, annotations: &Value, kind: &str) -> Option<Vec<u16>> {
         let object: Service = from_value(json!({
             "metadata": {"name": "web", "labels": labels, "annotations": annotations},
             "spec": {"type": kind, "ports": [
@@ -128,18 +128,15 @@ mod tests {
     #[test]
     fn only_what_is_exported_is_exported() {
         let yes = json!({EXPORTED: "true"});
-        assert_eq!(exported(yes.clone(), json!({}), "ClusterIP"), Some(vec![80, 9000]));
-        assert_eq!(exported(yes.clone(), json!({EXPORT_PORTS: "http"}), "ClusterIP"), Some(vec![80]));
-        assert_eq!(
-            exported(yes.clone(), json!({EXPORT_PORTS: "9000, nothing"}), "ClusterIP"),
-            Some(vec![9000])
-        );
-        assert_eq!(exported(yes.clone(), json!({EXPORT_PORTS: ""}), "ClusterIP"), Some(vec![]));
-        assert_eq!(exported(yes, json!({}), "ExternalName"), None);
-        assert_eq!(exported(json!({EXPORTED: "True"}), json!({}), "ClusterIP"), None);
-        assert_eq!(exported(json!({}), json!({}), "ClusterIP"), None);
+        assert_eq!(exported(&yes, &json!({}), "ClusterIP"), Some(vec![80, 9000]));
+        assert_eq!(exported(&yes, &json!({EXPORT_PORTS: "http"}), "ClusterIP"), Some(vec![80]));
+        assert_eq!(exported(&yes, &json!({EXPORT_PORTS: "9000, nothing"}), "ClusterIP"), Some(vec![9000]));
+        assert_eq!(exported(&yes, &json!({EXPORT_PORTS: ""}), "ClusterIP"), Some(vec![]));
+        assert_eq!(exported(&yes, &json!({}), "ExternalName"), None);
+        assert_eq!(exported(&json!({EXPORTED: "True"}), &json!({}), "ClusterIP"), None);
+        assert_eq!(exported(&json!({}), &json!({}), "ClusterIP"), None);
         let mirror = json!({EXPORTED: "true", MIRRORED_SERVICE: "true"});
-        assert_eq!(exported(mirror, json!({}), "ClusterIP"), None, "no loops");
+        assert_eq!(exported(&mirror, &json!({}), "ClusterIP"), None, "no loops");
     }
 
     #[test]

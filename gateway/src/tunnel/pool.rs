@@ -41,7 +41,7 @@ enum Request {
 /// A connection lent to one flow. Dropped: it is closed.
 pub struct Leased {
     /// The connection.
-    pub channel: Channel,
+    pub channel: Box<Channel>,
     id: ConnectionId,
     epoch: u64,
     born: Instant,
@@ -180,7 +180,7 @@ impl Worker {
                 }
                 request = queue.recv() => match request {
                     Some(Request::Lease(reply)) => self.wanted(reply),
-                    Some(Request::Return(leased)) => self.take_in(leased, |about| Event::Returned(about)),
+                    Some(Request::Return(leased)) => self.take_in(leased, Event::Returned),
                     None => return,
                 },
                 Some(rest) = self.resting.next(), if !self.resting.is_empty() => self.rested(rest),
@@ -237,7 +237,7 @@ impl Worker {
         match dialed {
             Ok(Dialed { channel, took, epoch }) => {
                 let (id, born) = (self.new_id(), Instant::now());
-                let (back, counted) = (self.back.clone(), self.counted.clone());
+                let (channel, back, counted) = (Box::new(channel), self.back.clone(), self.counted.clone());
                 let leased = Leased { channel, id, epoch, born, back, _counted: counted };
                 self.take_in(leased, |about| Event::Dialed(about, took));
             }
