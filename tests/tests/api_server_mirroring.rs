@@ -144,7 +144,9 @@ async fn merge<K>(api: &Api<K>, name: &str, patch: &Value)
 where
     K: Clone + serde::de::DeserializeOwned + std::fmt::Debug,
 {
-    api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+    api.patch(name, &PatchParams::default(), &Patch::Merge(patch))
+        .await
+        .expect("an edit by hand is accepted");
 }
 
 #[tokio::test]
