@@ -11,7 +11,7 @@ use crate::{
 use jiff::Timestamp;
 use k8s_openapi::{
     api::{core::v1::Service, discovery::v1::EndpointSlice},
-    apimachinery::pkg::apis::meta::v1::LabelSelector,
+    apimachinery::pkg::apis::meta::v1::{LabelSelector, ManagedFieldsEntry},
 };
 use kube::api::ObjectMeta;
 use linkspan_core::api::{
@@ -113,6 +113,7 @@ impl Api {
         self.version += 1;
         metadata.uid.get_or_insert_with(|| format!("uid-{}", self.version));
         metadata.resource_version = Some(self.version.to_string());
+        metadata.managed_fields = Some(vec![ManagedFieldsEntry::default()]);
     }
 
     /// Stores a Service as somebody else would.

@@ -8,6 +8,7 @@ use crate::{
     desired::owner_of,
     diff::Change,
     metrics::Counters,
+    observe::local::{trimmed_service, trimmed_slice},
     pause::pause,
     plan::plan,
     ports::{Ports, store},
@@ -190,10 +191,10 @@ impl Reconciler {
     /// What was written is known at once; the watch repeats it later.
     fn take_in(&self, written: Written) {
         self.world.change(|s| match written {
-            Written::Service(service) => s.service_seen(*service),
+            Written::Service(service) => s.service_seen(trimmed_service(*service)),
             Written::Slice(slice) => {
                 self.counters.repaired(&slice);
-                s.slice_seen(*slice);
+                s.slice_seen(trimmed_slice(*slice));
             }
             Written::ServiceGone(seen) => {
                 if s.services.items.get(&seen.key).is_some_and(|o| o.metadata.uid == seen.uid) {
@@ -217,7 +218,7 @@ impl Reconciler {
         self.world.change(|s| match found {
             Some(service) if owner_of(s, key, &service).is_some() => {
                 s.forget_occupied(key);
-                s.service_seen(service);
+                s.service_seen(trimmed_service(service));
             }
             Some(_) => s.occupied(key.clone(), "it was not made by this controller".to_owned()),
             None => s.forget_occupied(key),

@@ -106,6 +106,8 @@ fn endpoints(
                 addresses: vec![ip.to_string()],
                 conditions: Some(liveness::conditions(pod, usable)),
                 node_name: pod.place.node.clone(),
+                // A pod that leaves looks for its own name here to learn when nobody is sent to it any more.
+                target_ref: pod.place.target.clone(),
                 zone: pod.place.zone.clone(),
                 ..Endpoint::default()
             }

@@ -3,7 +3,10 @@
 use crate::{
     apply::{Apply, WriteError, Written},
     exporter::table::ExportTable,
-    observe::watch::{Scope, Seen, follow},
+    observe::{
+        local::{trimmed_service, trimmed_slice},
+        watch::{Scope, Seen, follow},
+    },
 };
 use futures::{StreamExt, stream};
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
@@ -56,19 +59,14 @@ impl Exporter {
     /// Watches the exported Services, for ever.
     pub async fn services(self, readiness: Readiness) {
         let ready = readiness.register("exports", "the first list of exported Services");
-        let trim = |mut service: Service| {
-            service.metadata.managed_fields = None;
-            service.status = None;
-            service
-        };
         let scope = Scope::labels(format!("{EXPORTED}=true"));
         follow(Api::<Service>::all(self.client.clone()), scope, |seen| match seen {
             Seen::All(all) => {
-                self.change(|t| t.services_reset(all.into_iter().map(trim).collect()));
+                self.change(|t| t.services_reset(all.into_iter().map(trimmed_service).collect()));
                 self.services_listed.send_replace(true);
                 ready.ready();
             }
-            Seen::Now(service) => self.change(|t| t.service_seen(trim(service))),
+            Seen::Now(service) => self.change(|t| t.service_seen(trimmed_service(service))),
             Seen::Gone(service) => self.change(|t| t.service_gone(&service)),
             Seen::Up => {}
             Seen::Lost(lost) => {
@@ -90,8 +88,8 @@ impl Exporter {
         }
         let scope = Scope::labels(format!("{SLICE_MANAGED_BY}!={MANAGED_BY}"));
         follow(Api::<EndpointSlice>::all(self.client.clone()), scope, |seen| match seen {
-            Seen::All(all) => self.change(|t| t.slices_reset(all.into_iter().map(trim_slice).collect())),
-            Seen::Now(slice) => self.change(|t| t.slice_seen(trim_slice(slice))),
+            Seen::All(all) => self.change(|t| t.slices_reset(all.into_iter().map(trimmed_slice).collect())),
+            Seen::Now(slice) => self.change(|t| t.slice_seen(trimmed_slice(slice))),
             Seen::Gone(slice) => self.change(|t| t.slice_gone(&slice)),
             Seen::Up => {}
             Seen::Lost(lost) => {
@@ -162,7 +160,7 @@ impl Exporter {
                 let selector = format!("{SLICE_SERVICE_NAME}={},{SLICE_MANAGED_BY}!={MANAGED_BY}", service.name);
                 match timeout(READ_TIMEOUT, api.list(&ListParams::default().labels(&selector))).await {
                     Ok(Ok(slices)) => {
-                        let slices = slices.items.into_iter().map(trim_slice).collect();
+                        let slices = slices.items.into_iter().map(trimmed_slice).collect();
                         self.change(|t| t.listed(&service, events, slices));
                     }
                     Ok(Err(error)) => {
@@ -205,9 +203,4 @@ impl Exporter {
         }
         failed
     }
-}
-
-fn trim_slice(mut slice: EndpointSlice) -> EndpointSlice {
-    slice.metadata.managed_fields = None;
-    slice
 }

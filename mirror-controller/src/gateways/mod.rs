@@ -123,6 +123,7 @@ pub fn places<'a>(slices: impl Iterator<Item = &'a EndpointSlice>) -> BTreeMap<S
         let conditions = endpoint.conditions.clone().unwrap_or_default();
         place.kube_ready |= condition(conditions.ready, true);
         place.terminating |= condition(conditions.terminating, false);
+        place.target = place.target.take().or_else(|| endpoint.target_ref.clone());
         place.node = place.node.take().or_else(|| endpoint.node_name.clone());
         place.zone = place.zone.take().or_else(|| endpoint.zone.clone());
         place.ips.insert(ip);

@@ -1,5 +1,6 @@
 //! This cluster's gateway pods: where they are, and what each says of itself. Pure.
 
+use k8s_openapi::api::core::v1::ObjectReference;
 use linkspan_core::api::gateway_report::{Event, LinkHealth};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,8 +19,10 @@ pub struct GatewayPod {
 }
 
 /// Where a gateway pod is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Place {
+    /// The pod as its own EndpointSlice names it.
+    pub target: Option<ObjectReference>,
     /// Its addresses, at most one per family.
     pub ips: BTreeSet<IpAddr>,
     /// Node it runs on.

@@ -102,17 +102,12 @@ impl Local {
     pub async fn services(self) {
         let ready = self.readiness.register("mirrors", "the first list of mirrored Services");
         let scope = Scope::labels(format!("{MIRRORED_SERVICE}=true"));
-        let trim = |mut service: Service| {
-            service.metadata.managed_fields = None;
-            service.status = None;
-            service
-        };
         follow(Api::<Service>::all(self.client.clone()), scope, |seen| match seen {
             Seen::All(all) => {
-                self.world.change(|s| s.services_reset(all.into_iter().map(trim).collect()));
+                self.world.change(|s| s.services_reset(all.into_iter().map(trimmed_service).collect()));
                 ready.ready();
             }
-            Seen::Now(service) => self.world.change(|s| s.service_seen(trim(service))),
+            Seen::Now(service) => self.world.change(|s| s.service_seen(trimmed_service(service))),
             Seen::Gone(service) => self.world.change(|s| s.service_gone(&service)),
             Seen::Up => {}
             Seen::Lost(lost) => {
@@ -126,16 +121,12 @@ impl Local {
     pub async fn slices(self) {
         let ready = self.readiness.register("slices", "the first list of our EndpointSlices");
         let scope = Scope::labels(format!("{SLICE_MANAGED_BY}={MANAGED_BY}"));
-        let trim = |mut slice: EndpointSlice| {
-            slice.metadata.managed_fields = None;
-            slice
-        };
         follow(Api::<EndpointSlice>::all(self.client.clone()), scope, |seen| match seen {
             Seen::All(all) => {
-                self.world.change(|s| s.slices_reset(all.into_iter().map(trim).collect()));
+                self.world.change(|s| s.slices_reset(all.into_iter().map(trimmed_slice).collect()));
                 ready.ready();
             }
-            Seen::Now(slice) => self.world.change(|s| s.slice_seen(trim(slice))),
+            Seen::Now(slice) => self.world.change(|s| s.slice_seen(trimmed_slice(slice))),
             Seen::Gone(slice) => self.world.change(|s| s.slice_gone(&slice)),
             Seen::Up => {}
             Seen::Lost(lost) => {
@@ -176,4 +167,17 @@ impl Local {
         })
         .await;
     }
+}
+
+/// `service` without what nobody here reads.
+pub fn trimmed_service(mut service: Service) -> Service {
+    service.metadata.managed_fields = None;
+    service.status = None;
+    service
+}
+
+/// `slice` without what nobody here reads.
+pub fn trimmed_slice(mut slice: EndpointSlice) -> EndpointSlice {
+    slice.metadata.managed_fields = None;
+    slice
 }
