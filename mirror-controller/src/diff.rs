@@ -150,6 +150,7 @@ fn carry_assigned(spec: &mut ServiceSpec, seen: &ServiceSpec) {
 
 /// Everything of an object's identity that is not ours to decide.
 fn carry_identity(wanted: &mut ObjectMeta, seen: &ObjectMeta) {
+    strip(wanted);
     wanted.uid.clone_from(&seen.uid);
     wanted.resource_version.clone_from(&seen.resource_version);
     wanted.creation_timestamp.clone_from(&seen.creation_timestamp);

@@ -53,7 +53,7 @@ pub async fn keep(
         match timeout(WRITE_TIMEOUT, api.patch(store::NAME, &params, &Patch::Apply(&config_map))).await {
             Ok(Ok(_)) => written = Some(version),
             Ok(Err(error)) => {
-                tracing::warn!(%error, "ConfigMap linkspan-ports cannot be written; trying again")
+                tracing::warn!(%error, "ConfigMap linkspan-ports cannot be written; trying again");
             }
             Err(_) => tracing::warn!("writing ConfigMap linkspan-ports took too long; trying again"),
         }

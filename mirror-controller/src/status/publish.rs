@@ -125,7 +125,7 @@ impl Reporter {
             Ok(Ok(link)) => return Some(link),
             Ok(Err(kube::Error::Api(status))) if status.code == 404 => {}
             Ok(Err(error)) => {
-                tracing::warn!(link = name, %error, "status of the Link cannot be written; trying again")
+                tracing::warn!(link = name, %error, "status of the Link cannot be written; trying again");
             }
             Err(_) => tracing::warn!(link = name, "writing the Link's status took too long; trying again"),
         }
