@@ -1,6 +1,6 @@
 //! Carries out what [`crate::plan`] says, name by name, while this replica leads.
 //!
-//! A name is worked on by one task at a time, [`WORKERS`] names at once. What fails is tried again with a growing wait,
+//! A name is worked on by one task at a time, `WORKERS` names at once. What fails is tried again with a growing wait,
 //! for ever; everything else goes on meanwhile.
 
 use crate::{

@@ -1,6 +1,6 @@
 //! What this cluster's gateway pods say: one stream per pod, from every replica of the controller.
 //!
-//! [`table`] holds what is known (pure), [`stream`] reads one pod, this file keeps one stream per pod that the slices of
+//! [`table`] holds what is known (pure), `stream` reads one pod, this file keeps one stream per pod that the slices of
 //! the gateway's Service list.
 
 mod stream;
