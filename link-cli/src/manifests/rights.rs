@@ -18,19 +18,14 @@ pub const PORTS_CONFIG_MAP: &str = "linkspan-ports";
 
 const READ: [&str; 3] = ["get", "list", "watch"];
 const WATCH: [&str; 2] = ["list", "watch"];
-const WRITE: [&str; 7] = ["get", "list", "watch", "create", "update", "patch", "delete"];
-const KEEP: [&str; 5] = ["get", "list", "watch", "update", "patch"];
+const KEEP: [&str; 4] = ["get", "list", "watch", "update"];
 
 /// The gateway's account and rights: it reads, and never writes.
 pub fn gateway(namespace: &str) -> Vec<Object> {
-    let cluster = [
-        rule("", &["services", "pods"], &WATCH),
-        rule("discovery.k8s.io", &["endpointslices"], &WATCH),
-        rule("multicluster.linkerd.io", &["links"], &WATCH),
-        rule("split.smi-spec.io", &["trafficsplits"], &WATCH),
-        rule("specs.smi-spec.io", &["httproutegroups"], &WATCH),
-    ];
+    let cluster =
+        [rule("", &["services", "pods"], &WATCH), rule("discovery.k8s.io", &["endpointslices"], &WATCH)];
     let own = [
+        rule("multicluster.linkerd.io", &["links"], &WATCH),
         rule("", &["serviceaccounts"], &WATCH),
         named("", &["secrets"], &[GATEWAY_TLS_SECRET], &READ),
         named("", &["configmaps"], &[GATEWAY_TRUST_CONFIG_MAP], &READ),
@@ -41,32 +36,33 @@ pub fn gateway(namespace: &str) -> Vec<Object> {
 /// The controller's account and rights.
 pub fn controller(namespace: &str) -> Vec<Object> {
     let cluster = [
-        rule("", &["services"], &WRITE),
+        rule("", &["services"], &["get", "list", "watch", "create", "update", "delete"]),
         rule("", &["namespaces"], &READ),
-        rule("discovery.k8s.io", &["endpointslices"], &WRITE),
-        rule("certificates.k8s.io", &["certificatesigningrequests"], &READ),
+        rule(
+            "discovery.k8s.io",
+            &["endpointslices"],
+            &["get", "list", "watch", "create", "update", "delete"],
+        ),
+        rule("certificates.k8s.io", &["certificatesigningrequests"], &WATCH),
         rule(
             "certificates.k8s.io",
             &["certificatesigningrequests/approval", "certificatesigningrequests/status"],
-            &["update", "patch"],
+            &["update"],
         ),
         named("certificates.k8s.io", &["signers"], &[SIGNER], &["approve", "sign"]),
     ];
     let own = [
-        rule("", &["serviceaccounts"], &READ),
+        rule("", &["serviceaccounts"], &["get"]),
         rule("", &["secrets", "configmaps"], &["create"]),
-        named("", &["secrets"], &[CA_SECRET, GATEWAY_TLS_SECRET], &KEEP),
-        named(
-            "",
-            &["configmaps"],
-            &[CA_BUNDLE_CONFIG_MAP, GATEWAY_TRUST_CONFIG_MAP, PORTS_CONFIG_MAP],
-            &KEEP,
-        ),
-        rule("linkspan.dev", &["exportedservices"], &WRITE),
-        rule("multicluster.linkerd.io", &["links"], &READ),
-        rule("multicluster.linkerd.io", &["links/status"], &["get", "update", "patch"]),
+        named("", &["secrets"], &[CA_SECRET], &READ),
+        named("", &["secrets"], &[GATEWAY_TLS_SECRET], &KEEP),
+        named("", &["configmaps"], &[CA_BUNDLE_CONFIG_MAP, GATEWAY_TRUST_CONFIG_MAP], &KEEP),
+        named("", &["configmaps"], &[PORTS_CONFIG_MAP], &["get", "patch"]),
+        rule("linkspan.dev", &["exportedservices"], &["get", "list", "watch", "create", "update", "delete"]),
+        rule("multicluster.linkerd.io", &["links"], &WATCH),
+        rule("multicluster.linkerd.io", &["links/status"], &["patch"]),
         rule("coordination.k8s.io", &["leases"], &["create"]),
-        named("coordination.k8s.io", &["leases"], &[CONTROLLER], &KEEP),
+        named("coordination.k8s.io", &["leases"], &[CONTROLLER], &["get", "update"]),
     ];
     with_roles(namespace, CONTROLLER, &cluster, &own)
 }
@@ -102,9 +98,9 @@ pub fn link_reader(namespace: &str, link: &str) -> Vec<Object> {
     let name = link_role(link);
     let (given, live) = (names::credentials_secret(link), names::live_credentials_secret(link));
     let rules = [
-        named("", &["secrets"], &[&given], &READ),
-        named("", &["secrets"], &[&live], &["get", "list", "watch", "update", "patch", "delete"]),
-        named("", &["configmaps"], &[&names::link_bundle_config_map(link)], &READ),
+        named("", &["secrets"], &[&given], &WATCH),
+        named("", &["secrets"], &[&live], &KEEP),
+        named("", &["configmaps"], &[&names::link_bundle_config_map(link)], &WATCH),
     ];
     vec![role("Role", namespace, &name, &rules), binding("RoleBinding", namespace, &name, &name, CONTROLLER)]
 }
