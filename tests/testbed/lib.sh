@@ -218,7 +218,8 @@ count_tests() {
 # add_counts LOG: takes over the counts and the named skips and failures of a run that ended with a summary of its own.
 add_counts() {
   local ok bad left_out line
-  read -r ok bad left_out < <(sed -n -E '$s/^([0-9]+) passed, ([0-9]+) failed, ([0-9]+) skipped$/\1 \2 \3/p' "$1") || bad=1
+  # When something failed, make's own word follows the counts.
+  read -r ok bad left_out < <(sed -n -E 's/^([0-9]+) passed, ([0-9]+) failed, ([0-9]+) skipped$/\1 \2 \3/p' "$1" | tail -n 1) || bad=1
   while read -r line; do remarks+=("$line"); done < <(sed -n '/^Summary:$/,$p' "$1" | grep -E '^(SKIPPED|FAILED): ')
   passed=$((passed + ${ok:-0})) failed=$((failed + ${bad:-1})) skipped=$((skipped + ${left_out:-0}))
 }
