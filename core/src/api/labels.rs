@@ -65,7 +65,7 @@ pub const GATEWAY_PORT: u16 = 4143;
 pub const ADMIN_PORT_NAME: &str = "admin";
 /// Container port of the admin page (`/metrics /live /ready`) in both parts.
 pub const ADMIN_PORT: u16 = 9999;
-/// Container port names that the pods carry as label `app.kubernetes.io/component`.
+/// Label on our pods: which part of the installation they are.
 pub const COMPONENT: &str = "app.kubernetes.io/component";
 /// First and last port that mirrors may be given at the gateway, below Linux' ephemeral range.
 pub const EGRESS_PORTS: (u16, u16) = (10_000, 32_767);

@@ -1,3 +1,5 @@
+//! Mirrors and their slices, decided from snapshots.
+
 use super::*;
 use crate::{
     fixtures::{Api, export, link, pod, synced},

@@ -1,3 +1,5 @@
+//! What is written for what stands, and that nothing is written twice.
+
 use super::*;
 use crate::fixtures::{Api, export, synced};
 use serde_json::json;

@@ -1,3 +1,5 @@
+//! Which gateway pods take traffic, from what they report.
+
 use super::*;
 use crate::gateways::table::{Place, Report};
 

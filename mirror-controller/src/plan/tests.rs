@@ -1,3 +1,5 @@
+//! Any order of events with the same end gives the same objects.
+
 use super::*;
 use crate::{
     fixtures::{Api, export, link, now, pod, synced},

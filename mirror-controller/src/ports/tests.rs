@@ -1,3 +1,5 @@
+//! No port twice, and allocations that survive a restart.
+
 use super::*;
 use proptest::prelude::*;
 

@@ -1,3 +1,5 @@
+//! What is decided anew when something changes on either side.
+
 use super::*;
 use crate::fixtures::{export, link, synced};
 

@@ -1,3 +1,5 @@
+//! What a Link says of itself, from verdicts and liveness.
+
 use super::*;
 use crate::{
     fixtures::{Api, export, now, synced},

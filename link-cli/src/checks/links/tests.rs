@@ -1,3 +1,5 @@
+//! What `check` says of links, from facts as values.
+
 use super::*;
 use crate::checks::{Verdict, all_well, may_come};
 use linkspan_core::api::{
