@@ -10,9 +10,8 @@ answers() {
 
 answers && exit 0
 
-export DEBIAN_FRONTEND=noninteractive
-command -v dockerd >/dev/null || { apt-get update; apt-get install -y --no-install-recommends docker.io iptables; }
-command -v jq >/dev/null || apt-get install -y --no-install-recommends jq
+command -v dockerd >/dev/null || install_packages docker.io iptables
+command -v jq >/dev/null || install_packages jq
 
 # capabilities(7), in the order of their bits.
 names=(CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE

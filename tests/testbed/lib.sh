@@ -23,6 +23,14 @@ die() {
   exit 1
 }
 
+# install_packages PACKAGE...: from Debian; steps that run side by side wait for each other.
+install_packages() {
+  local apt=(env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=600)
+  # apt-get update has a lock of its own, which knows no waiting.
+  flock --timeout 600 "$LINKSPAN_CACHE/.packages.lock" "${apt[@]}" update
+  "${apt[@]}" install -y --no-install-recommends "$@"
+}
+
 # key FILE...: twelve hex digits that change when a file does, or when a word in KEY_EXTRA does.
 key() {
   { echo "${KEY_EXTRA:-}"; cat "$@"; } | sha256sum | cut -c1-12

@@ -9,7 +9,7 @@ image_packages=busybox-static,catatonit,nginx-light,redis-server,msmtp-mta
 
 tar=$LINKSPAN_CACHE/rootfs-$(rootfs_key).tar
 [[ -s $tar ]] && exit 0
-command -v debootstrap >/dev/null || DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends debootstrap
+command -v debootstrap >/dev/null || install_packages debootstrap
 
 mkdir -p "$SCRATCH"
 work=$(mktemp -d "$SCRATCH/rootfs.XXXXXX")
