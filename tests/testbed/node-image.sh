@@ -14,6 +14,18 @@ choose() {
   exit 0
 }
 
+# pull IMAGE: given up at once when it is refused, after 20 s when no registry has answered, after 15 min in any case.
+pull() {
+  local log=$LOGS/node-image-pull.log pid waited=0
+  timeout 900 docker pull "$1" >"$log" 2>&1 &
+  pid=$!
+  until grep -q 'Pulling from' "$log" || ! kill -0 "$pid" 2>/dev/null; do
+    ((waited++ < 40)) || { kill "$pid"; break; }
+    sleep 0.5
+  done
+  wait "$pid"
+}
+
 kind_module() {
   (cd "$BED/tools" && go list -m -f '{{ .Dir }}' sigs.k8s.io/kind)
 }
@@ -22,13 +34,13 @@ case ${NODE_IMAGE:-auto} in
     present "$built" && choose "$built"
     upstream=$(sed -n 's/^const Image = "\(.*\)"$/\1/p' "$(kind_module)/pkg/apis/config/defaults/image.go")
     present "$upstream" && choose "$upstream"
-    timeout 20 docker pull --quiet "$upstream" && choose "$upstream"
+    pull "$upstream" && choose "$upstream"
     ;;
   build)
     present "$built" && choose "$built"
     ;;
   *)
-    present "$NODE_IMAGE" || docker pull --quiet "$NODE_IMAGE"
+    present "$NODE_IMAGE" || pull "$NODE_IMAGE" || die "the node image $NODE_IMAGE cannot be pulled ($LOGS/node-image-pull.log says why): name another, or leave NODE_IMAGE unset."
     choose "$NODE_IMAGE"
     ;;
 esac
