@@ -1,24 +1,30 @@
 //! Carries one flow: bytes of a plain connection into a channel and back, both directions in one task.
 //!
 //! Guarantees:
-//! * at most [`HELD_MAX`] bytes and one read of the channel are held per direction; beyond that nothing is read;
+//! * at most [`HELD_MAX`] bytes and one read of the channel are held towards the plain side, and one read of the
+//!   plain side towards the channel; beyond that nothing is read;
 //! * half-closes pass through each way; the caller's channel is free again when [`End::Finished`] is returned;
 //! * while the plain side takes nothing, a RESET is still seen until the bound is reached, and the end of the
 //!   channel always;
 //! * once the plain side is broken, this is seen even while there is nothing to write to it.
+//!
+//! Bytes are read into buffers that a thread's flows share, and written from there; a flow holds bytes of its own only
+//! while the side they go to takes none.
 
 use crate::{
     mtls::verify::reason_of,
     record::Record,
-    tunnel::channel::{Channel, broken},
-    wire::{Event, Frame, HEADER, data_header},
+    tunnel::{
+        channel::{Channel, Pieces, broken},
+        tls::SEAL_MAX,
+    },
+    wire::{Frame, HEADER, Piece, data_header},
 };
-use bytes::{Buf, Bytes};
+use bytes::{Buf, BytesMut};
 use linkspan_core::api::reason::Reason;
 use socket2::SockRef;
 use std::{
     cell::RefCell,
-    collections::VecDeque,
     future::poll_fn,
     io::{self, IoSlice},
     net::Shutdown,
@@ -32,16 +38,16 @@ use std::{
 use tokio::net::TcpStream;
 
 /// Most bytes that wait for a plain side that takes none.
-pub const HELD_MAX: usize = 128 * 1024;
-/// Bytes read from the plain side at once.
-const READ_SIZE: usize = 64 * 1024;
+pub const HELD_MAX: usize = 64 * 1024;
+/// Bytes read from the plain side at once: with their header they fill whole TLS records.
+const READ_SIZE: usize = SEAL_MAX - HEADER;
 /// Pieces written to the plain side at once.
-const PIECES: usize = 16;
+const PIECES: usize = 64;
 /// Rounds of work until other tasks get their turn.
-const ROUNDS: usize = 16;
+const ROUNDS: usize = 8;
 
 thread_local! {
-    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; HEADER + READ_SIZE]);
+    static BUFFER: RefCell<BytesMut> = RefCell::default();
 }
 
 /// Which end of the tunnel this is.
@@ -106,13 +112,11 @@ pub async fn splice(
     let mut local_broken = pin!(broken(local.clone()));
     let mut cut = pin!(cut);
     let mut flow = Flow {
-        channel,
         local: &local,
         generation,
         role,
         traffic,
-        held: VecDeque::new(),
-        held_bytes: 0,
+        held: BytesMut::new(),
         local_ended: false,
         channel_ended: false,
         told_local: false,
@@ -122,7 +126,7 @@ pub async fn splice(
         if let Poll::Ready(reason) = cut.as_mut().poll(cx) {
             return Poll::Ready(End::Cut(reason));
         }
-        if let Poll::Ready(end) = flow.poll(cx) {
+        if let Poll::Ready(end) = flow.poll(channel, cx) {
             return Poll::Ready(end);
         }
         if !flow.told_local && local_broken.as_mut().poll(cx).is_ready() {
@@ -139,14 +143,12 @@ fn poll_broken(future: Pin<&mut impl Future<Output = ()>>, cx: &mut Context<'_>)
 
 /// One flow while it is carried.
 struct Flow<'a> {
-    channel: &'a mut Channel,
     local: &'a TcpStream,
     generation: u32,
     role: Role,
     traffic: &'a Traffic,
     /// Received, and not yet taken by the plain side.
-    held: VecDeque<Bytes>,
-    held_bytes: usize,
+    held: BytesMut,
     /// The plain side sends no more; FIN is queued.
     local_ended: bool,
     /// FIN was received.
@@ -158,24 +160,24 @@ struct Flow<'a> {
 }
 
 impl Flow<'_> {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+    fn poll(&mut self, channel: &mut Channel, cx: &mut Context<'_>) -> Poll<End> {
         for _ in 0..ROUNDS {
-            let down = self.poll_receive(cx);
-            if let Poll::Ready(Some(end)) = down {
-                return Poll::Ready(end);
-            }
-            let delivered = match self.poll_deliver(cx) {
-                Poll::Ready(Err(e)) => return Poll::Ready(End::Local(e)),
-                other => other.is_ready(),
-            };
-            let up = match self.poll_send(cx) {
+            let down = match self.poll_receive(channel, cx) {
                 Poll::Ready(Err(end)) => return Poll::Ready(end),
                 other => other.is_ready(),
             };
-            if self.done && self.told_local && self.local_ended && !self.channel.is_clogged() {
+            let delivered = match self.poll_deliver(channel, cx) {
+                Poll::Ready(Err(e)) => return Poll::Ready(End::Local(e)),
+                other => other.is_ready(),
+            };
+            let up = match self.poll_send(channel, cx) {
+                Poll::Ready(Err(end)) => return Poll::Ready(end),
+                other => other.is_ready(),
+            };
+            if self.done && self.told_local && self.local_ended && !channel.is_clogged() {
                 return Poll::Ready(End::Finished);
             }
-            if !(delivered || up || down.is_ready()) {
+            if !(delivered || up || down) {
                 return Poll::Pending;
             }
         }
@@ -183,64 +185,86 @@ impl Flow<'_> {
         Poll::Pending
     }
 
-    /// Reads the channel while there is room. Ready when something came, with the end if this was it.
-    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Option<End>> {
-        let mut came = false;
-        while self.held_bytes < HELD_MAX && !self.done {
-            match self.channel.poll_event(cx) {
-                Poll::Pending => break,
-                Poll::Ready(Err(e)) => return Poll::Ready(Some(End::Channel(e))),
-                Poll::Ready(Ok(event)) => {
-                    came = true;
-                    if let Some(end) = self.receive(event) {
-                        return Poll::Ready(Some(end));
-                    }
-                }
-            }
+    /// Reads the channel once if there is room, and hands on what came. Ready when something did.
+    fn poll_receive(&mut self, channel: &mut Channel, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        if self.held.len() >= HELD_MAX || self.done {
+            return Poll::Pending;
         }
-        if came { Poll::Ready(None) } else { Poll::Pending }
+        match ready!(channel.poll_pieces(cx, |pieces| self.receive(pieces))) {
+            Ok(received) => Poll::Ready(received),
+            Err(e) => Poll::Ready(Err(End::Channel(e))),
+        }
     }
 
-    fn receive(&mut self, event: Event) -> Option<End> {
+    fn receive(&mut self, pieces: &mut Pieces<'_>) -> Result<(), End> {
+        let mut slices = [IoSlice::new(&[]); PIECES];
+        let mut count = 0;
+        while !self.done
+            && let Some(piece) = pieces.next().map_err(End::Channel)?
+        {
+            match piece {
+                Piece::Data(data) if !self.channel_ended => {
+                    slices[count] = IoSlice::new(data);
+                    count += 1;
+                    if count == PIECES {
+                        self.hand_on(&mut slices).map_err(End::Local)?;
+                        count = 0;
+                    }
+                }
+                Piece::Data(_) | Piece::Frame(Frame::Open(_)) => {
+                    return Err(End::Channel(io::Error::new(
+                        io::ErrorKind::InvalidData,
+                        "the other gateway sent data after the end of a flow, or opened one within another",
+                    )));
+                }
+                Piece::Frame(frame) => self.control(&frame)?,
+            }
+        }
+        self.hand_on(&mut slices[..count]).map_err(End::Local)
+    }
+
+    fn control(&mut self, frame: &Frame) -> Result<(), End> {
         let ours = self.generation;
-        match event {
-            Event::Data(data) if !self.channel_ended => {
-                self.held_bytes += data.len();
-                self.held.push_back(data);
-            }
-            Event::Data(_) | Event::Frame(Frame::Open(_)) => {
-                return Some(End::Channel(io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    "the other gateway sent data after the end of a flow, or opened one within another",
-                )));
-            }
-            Event::Frame(Frame::Fin { generation }) if generation == ours => self.channel_ended = true,
-            Event::Frame(Frame::Done { generation }) if generation == ours => self.done = true,
-            Event::Frame(Frame::Reset { generation, reason }) if generation == ours => {
-                return Some(End::Reset(reason));
-            }
-            Event::Frame(Frame::Refused { generation, reason }) if generation == ours || generation == 0 => {
-                return Some(End::Refused(reason));
+        match *frame {
+            Frame::Fin { generation } if generation == ours => self.channel_ended = true,
+            Frame::Done { generation } if generation == ours => self.done = true,
+            Frame::Reset { generation, reason } if generation == ours => return Err(End::Reset(reason)),
+            Frame::Refused { generation, reason } if generation == ours || generation == 0 => {
+                return Err(End::Refused(reason));
             }
             // Late frames of earlier flows, and what is answered elsewhere.
-            Event::Frame(_) => {}
+            _ => {}
         }
-        None
+        Ok(())
+    }
+
+    /// Writes `slices` to the plain side; what it does not take is held.
+    fn hand_on(&mut self, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
+        while self.held.is_empty() && !slices.is_empty() {
+            match self.local.try_write_vectored(slices) {
+                Ok(taken) => {
+                    self.traffic.down.fetch_add(taken as u64, Ordering::Relaxed);
+                    IoSlice::advance_slices(&mut slices, taken);
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        for slice in slices {
+            self.held.extend_from_slice(slice);
+        }
+        Ok(())
     }
 
     /// Writes what is held to the plain side. Ready when something moved.
-    fn poll_deliver(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_deliver(&mut self, channel: &mut Channel, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut moved = false;
-        while self.held_bytes > 0 {
-            let mut pieces = [IoSlice::new(&[]); PIECES];
-            let mut count = 0;
-            for (slot, bytes) in pieces.iter_mut().zip(&self.held) {
-                *slot = IoSlice::new(bytes);
-                count += 1;
-            }
-            match self.local.try_write_vectored(&pieces[..count]) {
-                Ok(n) => {
-                    self.take_held(n);
+        while !self.held.is_empty() {
+            match self.local.try_write(&self.held) {
+                Ok(taken) => {
+                    self.traffic.down.fetch_add(taken as u64, Ordering::Relaxed);
+                    self.held.advance(taken);
                     moved = true;
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => match self.local.poll_write_ready(cx) {
@@ -251,78 +275,80 @@ impl Flow<'_> {
                 Err(e) => return Poll::Ready(Err(e)),
             }
         }
-        if self.held_bytes == 0 && self.channel_ended && !self.told_local {
-            // A plain side that is gone already shows as broken, here or at the next read.
-            let _ = SockRef::from(self.local).shutdown(Shutdown::Write);
-            self.told_local = true;
-            moved = true;
+        if self.held.is_empty() {
+            self.held = BytesMut::new();
+            if self.channel_ended && !self.told_local {
+                // A plain side that is gone already shows as broken, here or at the next read.
+                let _ = SockRef::from(self.local).shutdown(Shutdown::Write);
+                self.told_local = true;
+                moved = true;
+            }
         }
-        self.queue_done()?;
+        if self.is_through() {
+            channel.queue(&Frame::Done { generation: self.generation })?;
+            self.done = true;
+        }
         if moved { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 
-    /// The called side says when it is through; in the same write as its FIN where that comes last.
-    fn queue_done(&mut self) -> io::Result<()> {
-        if self.role == Role::Called && self.told_local && self.local_ended && !self.done {
-            self.channel.queue(&Frame::Done { generation: self.generation })?;
+    /// Whether the called side has delivered everything and has not said so yet.
+    fn is_through(&self) -> bool {
+        self.role == Role::Called && self.told_local && self.local_ended && !self.done
+    }
+
+    /// Reads the plain side and sends that, or sends what waits. Ready when something moved.
+    fn poll_send(&mut self, channel: &mut Channel, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        ready!(channel.poll_flush(cx)).map_err(End::Channel)?;
+        if self.local_ended { Poll::Pending } else { self.poll_read_local(channel, cx) }
+    }
+
+    fn poll_read_local(&mut self, channel: &mut Channel, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        BUFFER.with_borrow_mut(|buffer| {
+            loop {
+                buffer.resize(HEADER + READ_SIZE, 0);
+                let length = self.read_local(&mut buffer[HEADER..]).map_err(End::Local)?;
+                if length == 0 && !self.local_ended {
+                    ready!(self.local.poll_read_ready(cx)).map_err(End::Local)?;
+                    continue;
+                }
+                self.traffic.up.fetch_add(length as u64, Ordering::Relaxed);
+                buffer.truncate(if length > 0 { HEADER + length } else { 0 });
+                if length > 0 {
+                    buffer[..HEADER].copy_from_slice(&data_header(length));
+                }
+                // The end leaves in one write with the last bytes.
+                if self.local_ended {
+                    self.encode_end(buffer).map_err(End::Channel)?;
+                }
+                return Poll::Ready(channel.send(buffer).map_err(End::Channel));
+            }
+        })
+    }
+
+    /// Reads until there is nothing more or `buffer` is full.
+    fn read_local(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut length = 0;
+        while length < buffer.len() {
+            match self.local.try_read(&mut buffer[length..]) {
+                Ok(0) => {
+                    self.local_ended = true;
+                    break;
+                }
+                Ok(read) => length += read,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(length)
+    }
+
+    fn encode_end(&mut self, frames: &mut BytesMut) -> io::Result<()> {
+        Frame::Fin { generation: self.generation }.encode(frames)?;
+        if self.is_through() {
+            Frame::Done { generation: self.generation }.encode(frames)?;
             self.done = true;
         }
         Ok(())
-    }
-
-    fn take_held(&mut self, mut taken: usize) {
-        self.traffic.down.fetch_add(taken as u64, Ordering::Relaxed);
-        self.held_bytes -= taken;
-        while taken > 0 {
-            let Some(front) = self.held.front_mut() else { return };
-            if front.len() > taken {
-                front.advance(taken);
-                return;
-            }
-            taken -= front.len();
-            self.held.pop_front();
-        }
-        if self.held.is_empty() {
-            self.held = VecDeque::new();
-        }
-    }
-
-    /// Sends what is queued, then reads the plain side and sends that. Ready when something moved.
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
-        if self.channel.is_clogged() {
-            ready!(self.channel.poll_flush(cx)).map_err(End::Channel)?;
-        }
-        let read =
-            if self.local_ended { Poll::Pending } else { self.poll_read_local(cx).map_err(End::Local)? };
-        let _ = self.channel.poll_flush(cx).map_err(End::Channel)?;
-        read.map(Ok)
-    }
-
-    fn poll_read_local(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        loop {
-            let read = BUFFER.with_borrow_mut(|buffer| {
-                let length = self.local.try_read(&mut buffer[HEADER..])?;
-                if length > 0 {
-                    buffer[..HEADER].copy_from_slice(&data_header(length));
-                    self.channel.queue_encoded(&buffer[..HEADER + length])?;
-                }
-                Ok::<_, io::Error>(length)
-            });
-            match read {
-                Ok(0) => {
-                    self.local_ended = true;
-                    self.channel.queue(&Frame::Fin { generation: self.generation })?;
-                    self.queue_done()?;
-                    return Poll::Ready(Ok(()));
-                }
-                Ok(length) => {
-                    self.traffic.up.fetch_add(length as u64, Ordering::Relaxed);
-                    return Poll::Ready(Ok(()));
-                }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => ready!(self.local.poll_read_ready(cx))?,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Poll::Ready(Err(e)),
-            }
-        }
     }
 }

@@ -118,11 +118,29 @@ pub enum Frame {
 
 /// What a [`Decoder`] finds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum Piece<'a> {
     /// A piece of a DATA frame; pieces need not be whole frames.
+    Data(&'a [u8]),
+    /// Any other frame.
+    Frame(Frame),
+}
+
+/// A [`Piece`] of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A piece of a DATA frame.
     Data(Bytes),
     /// Any other frame.
     Frame(Frame),
+}
+
+impl From<Piece<'_>> for Event {
+    fn from(piece: Piece<'_>) -> Self {
+        match piece {
+            Piece::Data(bytes) => Event::Data(Bytes::copy_from_slice(bytes)),
+            Piece::Frame(frame) => Event::Frame(frame),
+        }
+    }
 }
 
 /// Bytes that no peer of this version sends.
@@ -222,15 +240,15 @@ impl Frame {
         }
     }
 
-    fn decode(kind: u8, body: Bytes) -> Result<Frame, WireError> {
+    fn decode(kind: u8, body: &[u8]) -> Result<Frame, WireError> {
         read_body(kind, body).ok_or(WireError::Malformed(kind))
     }
 }
 
 /// Reads the body of a frame of a known kind; `None` when it ends too early or a field cannot be read.
-fn read_body(kind: u8, mut body: Bytes) -> Option<Frame> {
-    let generation = |body: &mut Bytes| body.try_get_u32().ok();
-    let reason = |body: &mut Bytes| body.try_get_u8().ok().map(Reason::from_code);
+fn read_body(kind: u8, mut body: &[u8]) -> Option<Frame> {
+    let generation = |body: &mut &[u8]| body.try_get_u32().ok();
+    let reason = |body: &mut &[u8]| body.try_get_u8().ok().map(Reason::from_code);
     Some(match kind {
         OPEN => Frame::Open(read_open(body)?),
         OPENED => Frame::Opened { generation: generation(&mut body)? },
@@ -240,7 +258,7 @@ fn read_body(kind: u8, mut body: Bytes) -> Option<Frame> {
         PING => Frame::Ping { token: body.try_get_u64().ok()? },
         PONG => Frame::Pong {
             token: body.try_get_u64().ok()?,
-            identity: std::str::from_utf8(&body).ok()?.to_owned(),
+            identity: std::str::from_utf8(body).ok()?.to_owned(),
         },
         GOAWAY => Frame::GoAway,
         DONE => Frame::Done { generation: generation(&mut body)? },
@@ -255,18 +273,16 @@ fn put_field(out: &mut BytesMut, tag: u8, value: &str) {
     out.put_slice(value.as_bytes());
 }
 
-fn read_open(mut body: Bytes) -> Option<Open> {
+fn read_open(mut body: &[u8]) -> Option<Open> {
     let (generation, hops) = (body.try_get_u32().ok()?, body.try_get_u8().ok()?);
     let (mut target, mut baggage) = (None, String::new());
     while body.has_remaining() {
         let (tag, length) = (body.try_get_u8().ok()?, usize::from(body.try_get_u16().ok()?));
-        if body.len() < length {
-            return None;
-        }
-        let value = body.split_to(length);
+        let value;
+        (value, body) = body.split_at_checked(length)?;
         match tag {
-            TAG_TARGET => target = Some(std::str::from_utf8(&value).ok()?.parse().ok()?),
-            TAG_BAGGAGE => baggage = std::str::from_utf8(&value).ok()?.to_owned(),
+            TAG_TARGET => target = Some(std::str::from_utf8(value).ok()?.parse().ok()?),
+            TAG_BAGGAGE => baggage = std::str::from_utf8(value).ok()?.to_owned(),
             _ => {}
         }
     }
@@ -281,48 +297,45 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// Takes the next event off the front of `bytes`; `None` when more bytes are needed.
+    /// Takes the next piece off the front of `bytes`; `None` when more bytes are needed: what is left then must
+    /// come again, in front of them.
     ///
     /// # Errors
     /// When the bytes are no frames; the connection cannot go on then.
-    pub fn next(&mut self, bytes: &mut BytesMut) -> Result<Option<Event>, WireError> {
+    pub fn next<'a>(&mut self, bytes: &mut &'a [u8]) -> Result<Option<Piece<'a>>, WireError> {
         loop {
             if self.skip_left > 0 {
-                let skipped = self.skip_left.min(bytes.len());
-                bytes.advance(skipped);
-                self.skip_left -= skipped;
+                self.skip_left -= take(bytes, self.skip_left).len();
             }
             if self.data_left > 0 && !bytes.is_empty() {
-                let piece = bytes.split_to(self.data_left.min(bytes.len())).freeze();
+                let piece = take(bytes, self.data_left);
                 self.data_left -= piece.len();
-                return Ok(Some(Event::Data(piece)));
+                return Ok(Some(Piece::Data(piece)));
             }
-            let Some(&[kind, a, b, c]) = bytes.first_chunk::<HEADER>() else { return Ok(None) };
+            let Some((&[kind, a, b, c], rest)) = bytes.split_first_chunk::<HEADER>() else { return Ok(None) };
             let length = u32::from_be_bytes([0, a, b, c]) as usize;
             match kind {
-                DATA => {
-                    bytes.advance(HEADER);
-                    self.data_left = length;
-                }
+                DATA => (*bytes, self.data_left) = (rest, length),
                 OPEN..=DONE => {
                     if length > MAX_CONTROL {
                         return Err(WireError::TooLong { kind, length });
                     }
-                    if bytes.len() < HEADER + length {
-                        return Ok(None);
-                    }
-                    bytes.advance(HEADER);
-                    let body = bytes.split_to(length).freeze();
-                    return Frame::decode(kind, body).map(|frame| Some(Event::Frame(frame)));
+                    let Some((body, rest)) = rest.split_at_checked(length) else { return Ok(None) };
+                    *bytes = rest;
+                    return Frame::decode(kind, body).map(|frame| Some(Piece::Frame(frame)));
                 }
                 CRITICAL.. => return Err(WireError::Unknown(kind)),
-                _ => {
-                    bytes.advance(HEADER);
-                    self.skip_left = length;
-                }
+                _ => (*bytes, self.skip_left) = (rest, length),
             }
         }
     }
+}
+
+/// Takes at most `most` bytes off the front.
+fn take<'a>(bytes: &mut &'a [u8], most: usize) -> &'a [u8] {
+    let taken;
+    (taken, *bytes) = bytes.split_at(most.min(bytes.len()));
+    taken
 }
 
 #[cfg(test)]

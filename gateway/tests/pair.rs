@@ -399,7 +399,7 @@ async fn a_late_reset_does_not_hit_the_next_flow() {
     channel.queue(&late).unwrap();
     let mut data = BytesMut::from(&data_header(5)[..]);
     data.extend_from_slice(b"alive");
-    channel.queue_encoded(&data).unwrap();
+    channel.queue_encoded(&data);
     channel.flush().await.unwrap();
     let (mut server, _) = soon(pair.backend.accept()).await.unwrap();
     assert_eq!(read_exact(&mut server, 5).await, b"alive");
@@ -431,7 +431,7 @@ async fn tricks_of_a_caller_with_a_good_certificate_reach_nothing() {
     channel.flush().await.unwrap();
     let pong = Frame::Pong { token: 5, identity: WEST.to_owned() };
     assert_eq!(soon(channel.event()).await.unwrap(), Event::Frame(pong));
-    channel.queue_encoded(&[1, 0, 0x40, 1]).unwrap();
+    channel.queue_encoded(&[1, 0, 0x40, 1]);
     channel.flush().await.unwrap();
     assert!(soon(channel.event()).await.is_err());
     // Data after the end of a flow's data, and a flow within a flow.
@@ -441,7 +441,7 @@ async fn tricks_of_a_caller_with_a_good_certificate_reach_nothing() {
         for frame in frames {
             channel.queue(&frame).unwrap();
         }
-        channel.queue_encoded(&[4, 0, 0, 1, 7]).unwrap();
+        channel.queue_encoded(&[4, 0, 0, 1, 7]);
         channel.flush().await.unwrap();
         let (mut server, _) = soon(pair.backend.accept()).await.unwrap();
         until_reset(&mut server).await;

@@ -73,7 +73,7 @@ async fn try_carry(
     leased.channel.queue(&Frame::Open(open)).map_err(|e| internal(&e))?;
     let (first, read) = first_bytes(&local);
     if read > 0 {
-        leased.channel.queue_encoded(&first).map_err(|e| internal(&e))?;
+        leased.channel.queue_encoded(&first);
         record.traffic().up.fetch_add(read as u64, Ordering::Relaxed);
     }
     let local = Arc::new(local);

@@ -7,7 +7,7 @@ use crate::{
         verify::reason_of,
     },
     record::Direction,
-    tunnel::{channel::Channel, socket},
+    tunnel::{channel::Channel, handshake, socket},
 };
 use linkspan_core::api::reason::Reason;
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
@@ -17,7 +17,6 @@ use tokio::{
     task::JoinSet,
     time::{sleep, timeout},
 };
-use tokio_rustls::TlsAcceptor;
 
 /// Handshakes in flight; more wait in the system's queue.
 const HANDSHAKES: usize = 256;
@@ -85,8 +84,8 @@ async fn handshake(tcp: TcpStream, from: SocketAddr, context: &Context) -> io::R
     socket::prepare(&tcp)?;
     let config = context.credentials.borrow().server.as_ref().map(|server| server.config.clone());
     let config = config.ok_or_else(|| io::Error::other("there is no server certificate yet"))?;
-    let (tcp, session) = TlsAcceptor::from(config).accept(tcp).await?.into_inner();
-    let leaf = session.peer_certificates().and_then(|chain| chain.first());
+    let channel = handshake::accept(tcp, config, from).await?;
+    let leaf = channel.peer_certificates().first();
     let caller = peer::read(leaf.map(AsRef::as_ref).unwrap_or_default()).map_err(io::Error::other)?;
-    Ok((Channel::new(tcp, session.into(), from)?, caller))
+    Ok((channel, caller))
 }

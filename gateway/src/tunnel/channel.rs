@@ -1,66 +1,122 @@
-//! One TLS connection to another gateway, as frames. Everything that knows how TLS is driven is in this file.
+//! One TLS connection to another gateway, as frames.
 //!
-//! Reads take up to 128 KiB from the system at once into a buffer that all connections of a thread share; what a
-//! connection holds for itself is what it could not use yet. Writes hand several TLS records to the system at once.
+//! All connections of a thread share its large buffers: a read takes up to [`READ_SIZE`] bytes from the system and
+//! decrypts them; a write encrypts several TLS records and hands them to the system at once. What a connection keeps
+//! for itself is what could not be used yet, or was not taken by the system.
 
-use crate::wire::{Decoder, Event, Frame};
-use bytes::BytesMut;
-use rustls::Connection;
+use crate::{
+    tunnel::tls::{Outgoing, RECORD, SEAL_MAX, Tls},
+    wire::{Decoder, Event, Frame, Piece},
+};
+use bytes::{Buf, BytesMut};
+use rustls::pki_types::CertificateDer;
 use std::{
     cell::RefCell,
     future::poll_fn,
-    io::{self, BufRead, IoSlice, Write},
+    io,
     net::SocketAddr,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
-use tokio::{io::Interest, net::TcpStream};
+use tokio::{io::Interest, net::TcpStream, time::timeout};
 
-const READ_SIZE: usize = 128 * 1024;
+/// Most bytes taken from the system at once.
+pub const READ_SIZE: usize = 128 * 1024;
+/// Most bytes that may wait for the rest of a TLS record or handshake message.
+const WAITING_MAX: usize = 96 * 1024 + RECORD;
+/// Longest time a farewell may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 thread_local! {
-    static READ_BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_SIZE]);
+    static RECEIVING: RefCell<Receiving> = RefCell::default();
+    static SENDING: RefCell<Outgoing> = RefCell::default();
+}
+
+/// What a thread receives into: records as they come, and what was in them.
+#[derive(Default)]
+struct Receiving {
+    sealed: Vec<u8>,
+    plain: Vec<u8>,
+    out: Outgoing,
 }
 
 /// An established connection to another gateway. Used by one task at a time.
 pub struct Channel {
     tcp: Arc<TcpStream>,
-    tls: Connection,
+    tls: Tls,
     address: SocketAddr,
     decoder: Decoder,
-    unread: BytesMut,
+    /// Received and not decrypted: the beginning of a record.
+    waiting: Vec<u8>,
+    /// Decrypted and not decoded: the beginning of a frame, or all that came after the last frame asked for.
+    unread: Vec<u8>,
+    /// Whether `unread` may hold whole frames.
+    more: bool,
+    /// Frames that are not encrypted.
+    queued: BytesMut,
+    /// Encrypted and not taken by the system.
+    unsent: BytesMut,
     closed: bool,
-    clogged: bool,
     leaving: bool,
     generation: u32,
 }
 
-impl Channel {
-    /// A channel over `tcp`, whose TLS handshake `tls` has completed.
+/// What has been received, piece by piece.
+pub struct Pieces<'a> {
+    decoder: &'a mut Decoder,
+    bytes: &'a [u8],
+    leaving: &'a mut bool,
+    exhausted: bool,
+}
+
+impl<'a> Pieces<'a> {
+    /// The next frame or piece of data; `None` when more has to come first. What is not asked for is kept.
     ///
     /// # Errors
-    /// When the peer sent something after its handshake that is no TLS.
-    pub fn new(tcp: TcpStream, mut tls: Connection, address: SocketAddr) -> io::Result<Self> {
-        // What is queued is bounded by whoever queues: it reads nothing more while the channel is clogged.
-        tls.set_buffer_limit(None);
-        let mut channel = Self {
+    /// When the other side speaks something else.
+    #[allow(clippy::should_implement_trait, reason = "it can fail, and what is left stays")]
+    pub fn next(&mut self) -> io::Result<Option<Piece<'a>>> {
+        let piece = self.decoder.next(&mut self.bytes)?;
+        self.exhausted = piece.is_none();
+        *self.leaving |= piece == Some(Piece::Frame(Frame::GoAway));
+        Ok(piece)
+    }
+}
+
+impl Channel {
+    /// A channel over `tcp`, whose handshake `tls` has completed; `waiting` is what it left over, `unread` what it
+    /// decrypted already.
+    pub fn new(tcp: TcpStream, tls: Tls, address: SocketAddr, waiting: Vec<u8>, unread: Vec<u8>) -> Self {
+        Self {
             tcp: Arc::new(tcp),
             tls,
             address,
             decoder: Decoder::default(),
-            unread: BytesMut::new(),
+            waiting,
+            more: !unread.is_empty(),
+            unread,
+            queued: BytesMut::new(),
+            unsent: BytesMut::new(),
             closed: false,
-            clogged: false,
             leaving: false,
             generation: 0,
-        };
-        channel.take_plaintext()?;
-        Ok(channel)
+        }
     }
 
     /// The other end's address.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What the other end proved itself by, its own certificate first.
+    pub fn peer_certificates(&self) -> &[CertificateDer<'static>] {
+        self.tls.state().peer_certificates().unwrap_or_default()
+    }
+
+    /// What TLS has negotiated.
+    pub fn tls(&self) -> &Tls {
+        &self.tls
     }
 
     /// Number for the next flow on this connection.
@@ -69,9 +125,9 @@ impl Channel {
         self.generation
     }
 
-    /// Whether the last flush left something over: queue nothing more until it is gone.
+    /// Whether the system did not take all of what was sent: send nothing more until it has.
     pub fn is_clogged(&self) -> bool {
-        self.clogged
+        !self.unsent.is_empty()
     }
 
     /// Whether the other side asked for no new flows on this connection.
@@ -79,39 +135,66 @@ impl Channel {
         self.leaving
     }
 
-    /// Queues a frame; [`Channel::poll_flush`] sends it.
+    /// Queues a frame; it leaves with what is sent next.
     ///
     /// # Errors
     /// When the frame is longer than the wire allows.
     pub fn queue(&mut self, frame: &Frame) -> io::Result<()> {
-        let mut bytes = BytesMut::with_capacity(64);
-        frame.encode(&mut bytes)?;
-        self.queue_encoded(&bytes)
+        Ok(frame.encode(&mut self.queued)?)
     }
 
     /// Queues bytes that are frames already.
-    ///
-    /// # Errors
-    /// When TLS refuses them.
-    pub fn queue_encoded(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.tls.writer().write_all(bytes)
+    pub fn queue_encoded(&mut self, bytes: &[u8]) {
+        self.queued.extend_from_slice(bytes);
     }
 
-    /// Sends what is queued.
+    /// Sends what is queued, then `frames`, which are encoded already. What the system does not take now is kept;
+    /// [`Channel::is_clogged`] says so.
+    ///
+    /// # Errors
+    /// When the connection is broken.
+    pub fn send(&mut self, frames: &[u8]) -> io::Result<()> {
+        let queued = std::mem::take(&mut self.queued);
+        SENDING.with_borrow_mut(|out| {
+            out.clear();
+            for bytes in queued.chunks(SEAL_MAX).chain(frames.chunks(SEAL_MAX)) {
+                self.tls.seal(bytes, &mut self.waiting, out)?;
+            }
+            self.hand_over(out)
+        })
+    }
+
+    /// Hands `out` to the system, behind what it has not taken before.
+    fn hand_over(&mut self, out: &Outgoing) -> io::Result<()> {
+        let mut bytes = out.filled();
+        while self.unsent.is_empty() && !bytes.is_empty() {
+            match self.tcp.try_write(bytes) {
+                Ok(taken) => bytes = &bytes[taken..],
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        self.unsent.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    /// Sends what is queued, until the system has taken all of it.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.tls.wants_write() {
-            match self.tls.write_tls(&mut Out(&self.tcp)) {
-                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Ok(_) => {}
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    self.clogged = true;
-                    ready!(self.tcp.poll_write_ready(cx))?;
-                }
+        if !self.queued.is_empty() {
+            self.send(&[])?;
+        }
+        while !self.unsent.is_empty() {
+            match self.tcp.try_write(&self.unsent) {
+                Ok(taken) => self.unsent.advance(taken),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => ready!(self.tcp.poll_write_ready(cx))?,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Poll::Ready(Err(e)),
             }
         }
-        self.clogged = false;
+        if self.unsent.capacity() > 0 {
+            self.unsent = BytesMut::new();
+        }
         Poll::Ready(Ok(()))
     }
 
@@ -123,18 +206,93 @@ impl Channel {
         poll_fn(|cx| self.poll_flush(cx)).await
     }
 
-    /// The next frame or piece of data. An orderly end is [`io::ErrorKind::UnexpectedEof`] as well: flows end by
-    /// frames, never by the end of their connection.
-    pub fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Event>> {
+    /// Hands what has been received to `take`, which may leave the rest for later; reads once from the system where
+    /// there is nothing left. An orderly end is [`io::ErrorKind::UnexpectedEof`] as well: flows end by frames, never
+    /// by the end of their connection.
+    pub fn poll_pieces<A>(
+        &mut self,
+        cx: &mut Context<'_>,
+        take: impl FnOnce(&mut Pieces<'_>) -> A,
+    ) -> Poll<io::Result<A>> {
+        if self.more {
+            let bytes = std::mem::take(&mut self.unread);
+            return Poll::Ready(Ok(self.hand_out(&bytes, take)));
+        }
         loop {
-            if let Some(event) = self.decoder.next(&mut self.unread)? {
-                self.leaving |= event == Event::Frame(Frame::GoAway);
-                return Poll::Ready(Ok(event));
-            }
             if self.closed {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
-            ready!(self.poll_fill(cx))?;
+            let received = RECEIVING.with_borrow_mut(|receiving| {
+                self.receive(receiving)?;
+                Ok::<_, io::Error>(std::mem::take(&mut receiving.plain))
+            });
+            match received {
+                Ok(plain) if plain.is_empty() => lend_back(plain),
+                Ok(plain) => {
+                    let taken = self.hand_out(&plain, take);
+                    lend_back(plain);
+                    return Poll::Ready(Ok(taken));
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => ready!(self.tcp.poll_read_ready(cx))?,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Poll::Ready(Err(e)),
+            }
+        }
+    }
+
+    fn hand_out<A>(&mut self, bytes: &[u8], take: impl FnOnce(&mut Pieces<'_>) -> A) -> A {
+        let mut pieces =
+            Pieces { decoder: &mut self.decoder, bytes, leaving: &mut self.leaving, exhausted: false };
+        let taken = take(&mut pieces);
+        let (rest, exhausted) = (pieces.bytes, pieces.exhausted);
+        self.more = !exhausted && !rest.is_empty();
+        self.unread = rest.to_vec();
+        taken
+    }
+
+    /// Reads once from the system. What is decrypted then, behind what could not be decoded before, is in
+    /// `receiving.plain`.
+    fn receive(&mut self, receiving: &mut Receiving) -> io::Result<()> {
+        let Receiving { sealed, plain, out } = receiving;
+        let before = self.waiting.len();
+        if sealed.len() < before + READ_SIZE {
+            sealed.resize(before + READ_SIZE, 0);
+        }
+        let read = self.tcp.try_read(&mut sealed[before..before + READ_SIZE])?;
+        self.closed |= read == 0;
+        let end = before + read;
+        sealed[..before].copy_from_slice(&self.waiting);
+        plain.clear();
+        plain.append(&mut self.unread);
+        let unread = plain.len();
+        out.clear();
+        let opened = self.tls.open(&mut sealed[..end], plain, out);
+        // An alert may not reach the peer, who then sees the end of the connection; a key update has to.
+        let told = self.hand_over(out);
+        let opened = opened.map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+        told?;
+        let rest = &sealed[opened.consumed..end];
+        if rest.len() > WAITING_MAX {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "an endless TLS message"));
+        }
+        self.waiting = rest.to_vec();
+        self.closed |= opened.closed;
+        if plain.len() == unread {
+            // Nothing new: there is nothing to decode.
+            self.unread = plain.clone();
+            plain.clear();
+        }
+        Ok(())
+    }
+
+    /// The next frame or piece of data.
+    pub fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Event>> {
+        loop {
+            let event =
+                ready!(self.poll_pieces(cx, |pieces| Ok::<_, io::Error>(pieces.next()?.map(Event::from))))??;
+            if let Some(event) = event {
+                return Poll::Ready(Ok(event));
+            }
         }
     }
 
@@ -159,85 +317,25 @@ impl Channel {
 
     /// Says farewell and closes.
     pub async fn close(mut self) {
-        self.tls.send_close_notify();
-        // The peer sees the end of the connection in any case.
-        let _ = tokio::time::timeout(std::time::Duration::from_secs(1), self.flush()).await;
-    }
-
-    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        loop {
-            let read = READ_BUFFER.with_borrow_mut(|buffer| match self.tcp.try_read(buffer) {
-                Ok(0) => {
-                    self.closed = true;
-                    Ok(())
-                }
-                Ok(n) => self.decrypt(&buffer[..n]),
-                Err(e) => Err(e),
-            });
-            match read {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    if self.unread.is_empty() {
-                        self.unread = BytesMut::new();
-                    }
-                    ready!(self.tcp.poll_read_ready(cx))?;
-                }
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                other => return Poll::Ready(other),
-            }
+        let told = SENDING.with_borrow_mut(|out| {
+            out.clear();
+            self.tls.close(&mut self.waiting, out);
+            self.hand_over(out)
+        });
+        if told.is_ok() {
+            // The peer sees the end of the connection in any case.
+            let _ = timeout(CLOSE_TIMEOUT, self.flush()).await;
         }
     }
+}
 
-    fn decrypt(&mut self, mut bytes: &[u8]) -> io::Result<()> {
-        while !bytes.is_empty() && !self.closed {
-            self.tls.read_tls(&mut bytes)?;
-            self.take_plaintext()?;
-        }
-        Ok(())
-    }
-
-    /// Moves what TLS has decrypted to where the decoder looks.
-    fn take_plaintext(&mut self) -> io::Result<()> {
-        let state = match self.tls.process_new_packets() {
-            Ok(state) => state,
-            Err(e) => {
-                // Tells the peer why; the connection ends either way.
-                let _ = self.tls.write_tls(&mut Out(&self.tcp));
-                return Err(io::Error::new(io::ErrorKind::InvalidData, e));
-            }
-        };
-        let mut left = state.plaintext_bytes_to_read();
-        self.unread.reserve(left);
-        while left > 0 {
-            let mut reader = self.tls.reader();
-            let piece = reader.fill_buf()?;
-            let length = piece.len();
-            self.unread.extend_from_slice(piece);
-            reader.consume(length);
-            left = left.saturating_sub(length.max(1));
-        }
-        self.closed = state.peer_has_closed();
-        Ok(())
-    }
+/// Gives the thread its buffer back.
+fn lend_back(plain: Vec<u8>) {
+    RECEIVING.with_borrow_mut(|receiving| receiving.plain = plain);
 }
 
 /// Completes when `tcp` is broken (reset, unreachable), whether or not anybody reads or writes.
 pub async fn broken(tcp: Arc<TcpStream>) {
     // An error means that the runtime is ending.
     let _ = tcp.ready(Interest::ERROR).await;
-}
-
-struct Out<'a>(&'a TcpStream);
-
-impl Write for Out<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.try_write(bytes)
-    }
-
-    fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.0.try_write_vectored(pieces)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }

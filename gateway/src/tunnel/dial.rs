@@ -3,17 +3,16 @@
 
 use crate::{
     mtls::verify::reason_of,
-    tunnel::{channel::Channel, peer_state::PeerState, socket},
+    tunnel::{channel::Channel, handshake, peer_state::PeerState, socket},
     wire::{Event, Frame},
 };
 use linkspan_core::api::reason::Reason;
-use rustls::{ClientConfig, pki_types::ServerName};
+use rustls::ClientConfig;
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::TcpStream,
     time::{Instant, timeout},
 };
-use tokio_rustls::TlsConnector;
 
 /// Longest time one address may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -77,10 +76,7 @@ async fn dial_address(
         .map_err(|e| failed(&e))?;
     let handshake = async {
         socket::prepare(&tcp)?;
-        // No name is sent or checked: the certificate is verified by its URI.
-        let name = ServerName::from(address.ip());
-        let (tcp, session) = TlsConnector::from(tls).connect(name, tcp).await?.into_inner();
-        let mut channel = Channel::new(tcp, session.into(), address)?;
+        let mut channel = handshake::connect(tcp, tls, address).await?;
         greet(&mut channel, identity).await?;
         Ok::<_, io::Error>(channel)
     };

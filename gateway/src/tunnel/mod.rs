@@ -2,6 +2,7 @@
 
 pub mod channel;
 pub mod dial;
+pub mod handshake;
 pub mod link_table;
 pub mod links;
 pub mod peer_state;
@@ -9,3 +10,4 @@ pub mod pool;
 pub mod pool_state;
 pub mod settle;
 pub mod socket;
+pub mod tls;

@@ -4,9 +4,9 @@ use super::*;
 use proptest::prelude::*;
 
 fn decode_all(bytes: &[u8]) -> Result<Vec<Event>, WireError> {
-    let (mut decoder, mut buffer, mut events) = (Decoder::default(), BytesMut::from(bytes), Vec::new());
-    while let Some(event) = decoder.next(&mut buffer)? {
-        events.push(event);
+    let (mut decoder, mut rest, mut events) = (Decoder::default(), bytes, Vec::new());
+    while let Some(piece) = decoder.next(&mut rest)? {
+        events.push(Event::from(piece));
     }
     Ok(events)
 }
@@ -38,12 +38,14 @@ proptest! {
         for frame in &frames {
             frame.encode(&mut bytes).unwrap();
         }
-        let (mut decoder, mut buffer, mut found) = (Decoder::default(), BytesMut::new(), Vec::new());
+        let (mut decoder, mut buffer, mut found) = (Decoder::default(), Vec::new(), Vec::new());
         for piece in bytes.chunks(cut) {
             buffer.extend_from_slice(piece);
-            while let Some(Event::Frame(frame)) = decoder.next(&mut buffer).unwrap() {
+            let mut rest = &buffer[..];
+            while let Some(Piece::Frame(frame)) = decoder.next(&mut rest).unwrap() {
                 found.push(frame);
             }
+            buffer.drain(..buffer.len() - rest.len());
         }
         prop_assert_eq!(found, frames);
     }
