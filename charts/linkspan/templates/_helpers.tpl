@@ -5,7 +5,8 @@
 linkspan/{{ index . 1 }}:{{ default $root.Chart.AppVersion $root.Values.imageVersion }}
 {{- end -}}
 
-{{/* Deployment of one part; takes a map: root, name, component, replicas, graceSeconds, gatewayPort, resources. */}}
+{{/* Deployment of one part; takes a map: root, name, component, replicas, graceSeconds, minReadySeconds, args,
+     gatewayPort, resources. */}}
 {{- define "linkspan.deployment" -}}
 {{- $root := .root -}}
 apiVersion: apps/v1
@@ -18,6 +19,7 @@ metadata:
     app.kubernetes.io/part-of: linkspan
 spec:
   replicas: {{ .replicas }}
+  minReadySeconds: {{ .minReadySeconds }}
   selector:
     matchLabels:
       app.kubernetes.io/component: {{ .component }}
@@ -67,6 +69,9 @@ spec:
         args:
         - --log-level={{ $root.Values.logLevel }}
         - --log-format={{ $root.Values.logFormat }}
+        {{- range .args }}
+        - {{ . }}
+        {{- end }}
         env:
         - name: POD_NAMESPACE
           valueFrom:

@@ -4,6 +4,7 @@ pub mod admission;
 pub mod api_access;
 pub mod link;
 pub mod object;
+pub mod optional;
 pub mod rights;
 pub mod selector_text;
 pub mod system;

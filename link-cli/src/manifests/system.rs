@@ -3,7 +3,7 @@
 use crate::manifests::{
     admission,
     object::{Key, Object, metadata},
-    rights,
+    optional, rights,
     values::Values,
     workloads,
 };
@@ -36,6 +36,8 @@ pub fn parts(namespace: &str, values: &Values) -> Vec<Object> {
     all.push(workloads::controller(namespace, values));
     all.push(workloads::gateway(namespace, values));
     all.extend(workloads::disruption_budgets(namespace, values));
+    all.extend(optional::network_policies(namespace, values));
+    all.extend(optional::pod_monitor(namespace, values));
     all
 }
 

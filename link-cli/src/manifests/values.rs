@@ -25,6 +25,10 @@ pub struct Values {
     pub gateway: GatewayValues,
     /// The mirror controller.
     pub controller: ControllerValues,
+    /// NetworkPolicies around both.
+    pub network_policies: NetworkPolicyValues,
+    /// A PodMonitor for the Prometheus operator.
+    pub pod_monitor: PodMonitorValues,
 }
 
 /// Choices for the gateway.
@@ -53,6 +57,28 @@ pub struct ControllerValues {
     pub resources: Value,
 }
 
+/// Choices for NetworkPolicies.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct NetworkPolicyValues {
+    /// Whether there are any.
+    pub enabled: bool,
+    /// Who may read the admin pages besides the controller: NetworkPolicyPeers.
+    pub admin_from: Vec<Value>,
+}
+
+/// Choices for the PodMonitor.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct PodMonitorValues {
+    /// Whether there is one.
+    pub enabled: bool,
+    /// Time between two scrapes, in Prometheus' form.
+    pub interval: String,
+    /// Labels by which a Prometheus finds it.
+    pub labels: BTreeMap<String, String>,
+}
+
 impl Default for Values {
     fn default() -> Self {
         Self {
@@ -64,7 +90,22 @@ impl Default for Values {
             log_format: "plain".to_owned(),
             gateway: GatewayValues::default(),
             controller: ControllerValues::default(),
+            network_policies: NetworkPolicyValues::default(),
+            pod_monitor: PodMonitorValues::default(),
         }
+    }
+}
+
+impl Default for NetworkPolicyValues {
+    fn default() -> Self {
+        let monitoring = json!({"kubernetes.io/metadata.name": "monitoring"});
+        Self { enabled: false, admin_from: vec![json!({"namespaceSelector": {"matchLabels": monitoring}})] }
+    }
+}
+
+impl Default for PodMonitorValues {
+    fn default() -> Self {
+        Self { enabled: false, interval: "30s".to_owned(), labels: BTreeMap::new() }
     }
 }
 

@@ -13,8 +13,12 @@ use serde_json::{Value, json};
 pub const GATEWAY_COMPONENT: &str = "gateway";
 /// Value of label [`COMPONENT`] on the controller's objects and pods.
 pub const CONTROLLER_COMPONENT: &str = "mirror-controller";
-/// Time a gateway pod has to let its flows end: see the drain rule in the gateway.
+/// Time from the first signal to the end of a gateway pod. SIGTERM starts its drain, so there is no `preStop`.
 const GATEWAY_GRACE_SECONDS: u32 = 120;
+/// Time of these in which the gateway ends by itself; what is left is for the node to be late.
+const GATEWAY_DRAIN_SECONDS: u32 = GATEWAY_GRACE_SECONDS - 10;
+/// Time in which a new gateway pod is taken into the mirrors' slices, before an old one may leave.
+const GATEWAY_MIN_READY_SECONDS: u32 = 5;
 const CONTROLLER_GRACE_SECONDS: u32 = 30;
 /// The user and group that everything runs as.
 const USER: u32 = 65532;
@@ -25,6 +29,8 @@ struct Workload<'a> {
     component: &'a str,
     replicas: u32,
     grace_seconds: u32,
+    min_ready_seconds: u32,
+    args: Vec<String>,
     ports: Value,
     resources: &'a Value,
 }
@@ -64,6 +70,8 @@ pub fn gateway(namespace: &str, values: &Values) -> Object {
         component: GATEWAY_COMPONENT,
         replicas: values.gateway_replicas(),
         grace_seconds: GATEWAY_GRACE_SECONDS,
+        min_ready_seconds: GATEWAY_MIN_READY_SECONDS,
+        args: vec![format!("--drain-timeout={GATEWAY_DRAIN_SECONDS}s")],
         ports,
         resources: &values.gateway.resources,
     };
@@ -77,6 +85,8 @@ pub fn controller(namespace: &str, values: &Values) -> Object {
         component: CONTROLLER_COMPONENT,
         replicas: values.controller_replicas(),
         grace_seconds: CONTROLLER_GRACE_SECONDS,
+        min_ready_seconds: 0,
+        args: vec![],
         ports: json!([{"name": ADMIN_PORT_NAME, "containerPort": ADMIN_PORT, "protocol": "TCP"}]),
         resources: &values.controller.resources,
     };
@@ -127,6 +137,7 @@ fn deployment(namespace: &str, values: &Values, workload: &Workload<'_>) -> Obje
         "metadata": metadata(namespace, workload.name, &labels),
         "spec": {
             "replicas": workload.replicas,
+            "minReadySeconds": workload.min_ready_seconds,
             "selector": {"matchLabels": {COMPONENT: workload.component}},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
             "template": {"metadata": pod_metadata, "spec": pod},
@@ -144,11 +155,13 @@ fn container(values: &Values, workload: &Workload<'_>) -> Value {
     };
     let field =
         |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
+    let logs = [format!("--log-level={}", values.log_level), format!("--log-format={}", values.log_format)];
+    let args: Vec<&String> = logs.iter().chain(&workload.args).collect();
     json!({
         "name": workload.component,
         "image": values.image(workload.component),
         "imagePullPolicy": values.image_pull_policy,
-        "args": [format!("--log-level={}", values.log_level), format!("--log-format={}", values.log_format)],
+        "args": args,
         "env": [field("POD_NAMESPACE", "metadata.namespace"), field("POD_NAME", "metadata.name")],
         "ports": workload.ports,
         "readinessProbe": probe("/ready", 2, 3),

@@ -1,37 +1,24 @@
-//! The charts hold what `link-cli install` prints, for every set of values.
+//! The charts hold what `link-cli install` and `link-cli link` print, for every set of values.
 
-use crate::support::{same_as_file, workspace};
+use crate::{
+    helm::{CHARTS, Helm, by_key, chart, read, sets},
+    support::same_as_file,
+};
 use link_cli::{
     cli::VERSION,
     manifests::{
-        object::{Key, Object},
+        link::{self, ApiAccess, LinkInput},
         system,
         values::Values,
     },
     output::yaml,
 };
-use serde::Deserialize;
+use linkspan_core::api::labels::CREATED_BY;
 use serde_json::{Value, json};
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    process::Command,
-};
-
-/// The version of Kubernetes that templates are made for; helm's own default may be any.
-const KUBERNETES: &str = "v1.34.0";
-
-fn charts() -> PathBuf {
-    workspace().join("charts")
-}
-
-fn read(path: &Path) -> Value {
-    let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    serde_norway::from_str(&text).unwrap()
-}
+use std::path::PathBuf;
 
 /// The sets of values that both ways of installing are compared for.
-fn cases() -> [(&'static str, Vec<&'static str>); 6] {
+fn cases() -> [(&'static str, Vec<&'static str>); 8] {
     [
         ("default", vec![]),
         ("ha", vec!["ha=true"]),
@@ -47,48 +34,19 @@ fn cases() -> [(&'static str, Vec<&'static str>); 6] {
                 "controller.replicas=2",
             ],
         ),
+        (
+            "policies",
+            vec!["networkPolicies.enabled=true", "podMonitor.enabled=true", "podMonitor.labels.a=b"],
+        ),
+        ("policies for nobody", vec!["networkPolicies.enabled=true", "networkPolicies.adminFrom=[]"]),
     ]
-}
-
-/// Helm of the test bed or of the system; none is a named skip.
-fn helm(test: &str) -> Option<PathBuf> {
-    let places = std::env::var_os("LINKSPAN_TOOLS").into_iter().chain(std::env::var_os("PATH"));
-    let found =
-        places.flat_map(|all| std::env::split_paths(&all).collect::<Vec<_>>()).map(|dir| dir.join("helm"));
-    let helm = found.into_iter().find(|path| path.is_file());
-    if helm.is_none() {
-        println!("SKIPPED: {test}: no helm in LINKSPAN_TOOLS or PATH");
-    }
-    helm
-}
-
-fn run(helm: &Path, args: &[String]) -> String {
-    let output = Command::new(helm).args(args).output().unwrap();
-    assert!(output.status.success(), "helm {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-fn template(helm: &Path, chart: &str, sets: &[&str]) -> BTreeMap<Key, Object> {
-    let chart = charts().join(chart).to_string_lossy().into_owned();
-    let mut args: Vec<String> =
-        ["template", "linkspan", &chart, "--namespace", "linkspan", "--kube-version", KUBERNETES]
-            .map(str::to_owned)
-            .into();
-    args.extend(sets.iter().flat_map(|set| ["--set".to_owned(), (*set).to_owned()]));
-    let text = run(helm, &args);
-    let documents = serde_norway::Deserializer::from_str(&text).map(|d| Value::deserialize(d).unwrap());
-    documents.filter(|object| !object.is_null()).map(|object| (Key::of(&object), object)).collect()
-}
-
-fn by_key(objects: Vec<Object>) -> BTreeMap<Key, Object> {
-    objects.into_iter().map(|object| (Key::of(&object), object)).collect()
 }
 
 #[test]
 fn the_charts_definitions_are_made_from_the_types() {
     for definition in system::definitions() {
         let name = definition["spec"]["names"]["plural"].as_str().unwrap();
-        let path = charts().join("linkspan-crds/templates").join(format!("{name}.yaml"));
+        let path = chart("linkspan-crds").join("templates").join(format!("{name}.yaml"));
         let text = yaml(&definition);
         assert!(!text.contains("{{"), "{name} would be taken for a template");
         same_as_file(&path, &text);
@@ -97,48 +55,16 @@ fn the_charts_definitions_are_made_from_the_types() {
 
 #[test]
 fn the_charts_versions_are_this_tools() {
-    for chart in ["linkspan", "linkspan-crds"] {
-        let chart = read(&charts().join(chart).join("Chart.yaml"));
-        assert_eq!((&chart["version"], &chart["appVersion"]), (&json!(VERSION), &json!(VERSION)));
-    }
-}
-
-#[test]
-fn the_charts_default_values_are_this_tools() {
-    assert_eq!(read(&charts().join("linkspan/values.yaml")), json!(Values::default()));
-}
-
-#[test]
-fn every_value_is_documented_and_in_the_schema() {
-    let text = std::fs::read_to_string(charts().join("linkspan/values.yaml")).unwrap();
-    let mut before = "";
-    for line in text.lines() {
-        let top = !line.starts_with('#') && !line.trim_start().starts_with('#') && line.contains(':');
-        let inner_of_map = before.trim_end().ends_with(':') && !before.trim_start().starts_with('#');
-        if top && !line.contains("cpu:") && !line.contains("memory:") && !line.contains("requests:") {
-            assert!(before.trim_start().starts_with('#') || inner_of_map, "no comment before {line:?}");
-        }
-        before = line;
-    }
-    let schema = read(&charts().join("linkspan/values.schema.json"));
-    in_schema(&json!(Values::default()), &schema, "");
-}
-
-fn in_schema(values: &Value, schema: &Value, path: &str) {
-    assert_eq!(schema["additionalProperties"], false, "{path} takes unknown keys");
-    for (key, value) in values.as_object().unwrap() {
-        let here = &schema["properties"][key];
-        assert!(here.is_object(), "{path}.{key} is not in the schema");
-        if here["properties"].is_object() && key != "resources" {
-            in_schema(value, here, &format!("{path}.{key}"));
-        }
+    for name in CHARTS {
+        let chart = read(&chart(name).join("Chart.yaml"));
+        assert_eq!((&chart["version"], &chart["appVersion"]), (&json!(VERSION), &json!(VERSION)), "{name}");
     }
 }
 
 #[test]
 fn templates_neither_ask_the_cluster_nor_run_values() {
-    for chart in ["linkspan", "linkspan-crds"] {
-        for entry in std::fs::read_dir(charts().join(chart).join("templates")).unwrap() {
+    for name in CHARTS {
+        for entry in std::fs::read_dir(chart(name).join("templates")).unwrap() {
             let path = entry.unwrap().path();
             let text = std::fs::read_to_string(&path).unwrap();
             for word in ["lookup ", "tpl "] {
@@ -154,13 +80,14 @@ fn templates_neither_ask_the_cluster_nor_run_values() {
 
 #[test]
 fn helm_and_install_bring_the_same_objects() {
-    let Some(helm) = helm("helm_and_install_bring_the_same_objects") else { return };
-    assert_eq!(template(&helm, "linkspan-crds", &[]), by_key(system::definitions()), "definitions");
-    for (name, sets) in cases() {
-        let owned: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
-        let values = Values::from_layers(vec![], &owned).unwrap();
-        let printed = by_key(system::parts("linkspan", &values));
-        let charted = template(&helm, "linkspan", &sets);
+    let Some(helm) = Helm::find("helm_and_install_bring_the_same_objects") else { return };
+    helm.lint("linkspan-crds", &[]);
+    assert_eq!(helm.template("linkspan-crds", &[]).unwrap(), by_key(system::definitions()), "definitions");
+    for (name, values) in cases() {
+        let owned: Vec<String> = values.iter().map(|set| (*set).to_owned()).collect();
+        let printed = by_key(system::parts("linkspan", &Values::from_layers(vec![], &owned).unwrap()));
+        helm.lint("linkspan", &sets(&values));
+        let charted = helm.template("linkspan", &sets(&values)).unwrap();
         assert_eq!(
             charted.keys().collect::<Vec<_>>(),
             printed.keys().collect::<Vec<_>>(),
@@ -173,26 +100,99 @@ fn helm_and_install_bring_the_same_objects() {
 }
 
 #[test]
-fn helm_refuses_wrong_values_and_lints_the_charts() {
-    let Some(helm) = helm("helm_refuses_wrong_values_and_lints_the_charts") else { return };
-    for chart in ["linkspan", "linkspan-crds"] {
-        run(&helm, &["lint".into(), "--strict".into(), charts().join(chart).to_string_lossy().into_owned()]);
+fn helm_and_link_bring_the_same_objects() {
+    let Some(helm) = Helm::find("helm_and_link_bring_the_same_objects") else { return };
+    for input in [link_input(&["team.example/*"]), link_input(&[])] {
+        let printed = by_key(link::objects(&input).into_iter().map(by_helm));
+        let values = values_file(&input);
+        let values = ["--values", values.to_str().unwrap()];
+        helm.lint("linkspan-link", &values);
+        assert_eq!(helm.template("linkspan-link", &values).unwrap(), printed);
+        let without = [&values[..], &["--set", "kubeconfig="]].concat();
+        let secretless = helm.template("linkspan-link", &without).unwrap();
+        assert!(secretless.keys().all(|key| key.kind != "Secret") && secretless.len() + 1 == printed.len());
     }
-    let chart = charts().join("linkspan").to_string_lossy().into_owned();
-    let takes = |set: &str| {
-        let output = Command::new(&helm)
-            .args(["template", &chart, "--kube-version", KUBERNETES, "--set", set])
-            .output();
-        output.unwrap().status.success()
-    };
-    assert!(takes("gateway.port=1"));
+}
+
+fn link_input(excluded_annotations: &[&str]) -> LinkInput {
+    LinkInput {
+        name: "cluster-west".into(),
+        namespace: "linkspan".into(),
+        domain: "cluster.local".into(),
+        api: ApiAccess {
+            server: "https://west.example:6443".into(),
+            ca_data: Some("Y2E=".into()),
+            tls_server_name: None,
+            token: "a-token".into(),
+        },
+        ca_bundle: "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n".into(),
+        trust_domain: "0b6bd1a5.linkspan".parse().unwrap(),
+        gateway_addresses: vec!["172.18.0.100".into(), "gw.example".into()],
+        gateway_port: 4143,
+        selector: None,
+        excluded_annotations: excluded_annotations.iter().map(|a| (*a).to_owned()).collect(),
+        excluded_labels: vec![],
+    }
+}
+
+/// The values that ask the chart for `input`.
+fn values_file(input: &LinkInput) -> PathBuf {
+    let values = json!({
+        "name": input.name,
+        "kubeconfig": link::kubeconfig(&input.name, &input.api),
+        "caBundle": input.ca_bundle,
+        "gateway": {
+            "addresses": input.gateway_addresses,
+            "port": input.gateway_port,
+            "identity": "spiffe://0b6bd1a5.linkspan/ns/linkspan/sa/linkspan-gateway",
+        },
+        "excludedAnnotations": input.excluded_annotations,
+    });
+    let name = format!("link-values-{}-{}.yaml", std::process::id(), input.excluded_annotations.len());
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::write(&path, yaml(&values)).unwrap();
+    path
+}
+
+/// `object` as the chart words it: it names another maker.
+fn by_helm(mut object: Value) -> Value {
+    if object["metadata"]["annotations"][CREATED_BY].is_string() {
+        object["metadata"]["annotations"][CREATED_BY] = json!(format!("linkspan/helm {VERSION}"));
+    }
+    object
+}
+
+#[test]
+fn helm_refuses_unknown_names_and_wrong_types() {
+    let Some(helm) = Helm::find("helm_refuses_unknown_names_and_wrong_types") else { return };
+    let takes = |name: &str, values: &[&str]| helm.template(name, values).is_ok();
+    assert!(takes("linkspan", &["--set", "gateway.port=1"]));
     for wrong in [
         "gatway.port=1",
         "gateway.port=70000",
         "gateway.serviceType=Load",
         "gateway.replicas=0",
         "ha=perhaps",
+        "networkPolicies.adminFrom[0].namespace=a",
+        "podMonitor.interval=often",
+        "podMonitor.enabled=1",
     ] {
-        assert!(!takes(wrong), "{wrong} is taken");
+        assert!(!takes("linkspan", &["--set", wrong]), "{wrong} is taken");
+    }
+    assert!(!takes("linkspan-link", &[]), "a link without a name is taken");
+    let values = values_file(&link_input(&[]));
+    for wrong in [
+        "name=West",
+        "gateway.addresses=null",
+        "gateway.adress=a",
+        "gateway.identity=west",
+        "caBundle=none",
+        "probe.failureThreshold=0",
+        "selector.exported=true",
+    ] {
+        assert!(
+            !takes("linkspan-link", &["-f", values.to_str().unwrap(), "--set", wrong]),
+            "{wrong} is taken"
+        );
     }
 }
