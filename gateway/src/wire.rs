@@ -17,6 +17,10 @@
 //! PING may be sent at any time and is answered by PONG with the called gateway's identity. After GOAWAY the caller
 //! opens no new flow on this connection; the called side still serves one that was under way.
 //!
+//! Each side's first frame is HELLO: what it can do beyond this. One that has announced [`TELLS_PAUSES`] sends PAUSED
+//! once it has read nothing of the connection for a second because its plain side takes nothing, again each second,
+//! and RESUMED when it reads again: until then unacknowledged bytes do not mean that it is gone, its silence does.
+//!
 //! What makes it evolvable:
 //! * the ALPN names the version: two versions can be offered side by side;
 //! * unknown kinds below 128 are skipped; unknown kinds from 128 on end the connection. A new kind that may be
@@ -47,8 +51,14 @@ const PING: u8 = 7;
 const PONG: u8 = 8;
 const GOAWAY: u8 = 9;
 const DONE: u8 = 10;
+const HELLO: u8 = 11;
+const PAUSED: u8 = 12;
+const RESUMED: u8 = 13;
 /// Unknown kinds from this one on end the connection; those below are skipped.
 const CRITICAL: u8 = 128;
+
+/// In HELLO: the sender tells when it stops reading.
+pub const TELLS_PAUSES: u32 = 1;
 
 const TAG_TARGET: u8 = 1;
 const TAG_BAGGAGE: u8 = 2;
@@ -111,6 +121,21 @@ pub enum Frame {
     GoAway,
     /// The called side is through with the flow.
     Done {
+        /// Which flow.
+        generation: u32,
+    },
+    /// What the sender can do beyond the first version.
+    Hello {
+        /// One bit each.
+        features: u32,
+    },
+    /// The sender reads nothing of this flow at the moment.
+    Paused {
+        /// Which flow.
+        generation: u32,
+    },
+    /// The sender reads again.
+    Resumed {
         /// Which flow.
         generation: u32,
     },
@@ -237,6 +262,18 @@ impl Frame {
                 out.put_u32(*generation);
                 DONE
             }
+            Frame::Hello { features } => {
+                out.put_u32(*features);
+                HELLO
+            }
+            Frame::Paused { generation } => {
+                out.put_u32(*generation);
+                PAUSED
+            }
+            Frame::Resumed { generation } => {
+                out.put_u32(*generation);
+                RESUMED
+            }
         }
     }
 
@@ -262,6 +299,9 @@ fn read_body(kind: u8, mut body: &[u8]) -> Option<Frame> {
         },
         GOAWAY => Frame::GoAway,
         DONE => Frame::Done { generation: generation(&mut body)? },
+        HELLO => Frame::Hello { features: body.try_get_u32().ok()? },
+        PAUSED => Frame::Paused { generation: generation(&mut body)? },
+        RESUMED => Frame::Resumed { generation: generation(&mut body)? },
         _ => return None,
     })
 }
@@ -316,7 +356,7 @@ impl Decoder {
             let length = u32::from_be_bytes([0, a, b, c]) as usize;
             match kind {
                 DATA => (*bytes, self.data_left) = (rest, length),
-                OPEN..=DONE => {
+                OPEN..=RESUMED => {
                     if length > MAX_CONTROL {
                         return Err(WireError::TooLong { kind, length });
                     }

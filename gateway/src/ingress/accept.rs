@@ -81,7 +81,7 @@ async fn connection(tcp: TcpStream, from: SocketAddr, slot: OwnedSemaphorePermit
 }
 
 async fn handshake(tcp: TcpStream, from: SocketAddr, context: &Context) -> io::Result<(Channel, Peer)> {
-    socket::prepare(&tcp)?;
+    socket::prepare_tunnel(&tcp)?;
     let config = context.credentials.borrow().server.as_ref().map(|server| server.config.clone());
     let config = config.ok_or_else(|| io::Error::other("there is no server certificate yet"))?;
     let channel = handshake::accept(tcp, config, from).await?;

@@ -5,11 +5,15 @@
 //! for itself is what could not be used yet, or was not taken by the system.
 
 use crate::{
-    tunnel::tls::{Outgoing, RECORD, SEAL_MAX, Tls},
-    wire::{Decoder, Event, Frame, Piece},
+    tunnel::{
+        pulse::SILENCE,
+        tls::{Outgoing, RECORD, SEAL_MAX, Tls},
+    },
+    wire::{Decoder, Event, Frame, Piece, TELLS_PAUSES},
 };
 use bytes::{Buf, BytesMut};
 use rustls::pki_types::CertificateDer;
+use socket2::SockRef;
 use std::{
     cell::RefCell,
     future::poll_fn,
@@ -58,15 +62,24 @@ pub struct Channel {
     /// Encrypted and not taken by the system.
     unsent: BytesMut,
     closed: bool,
-    leaving: bool,
+    said: Said,
+    /// Whether the system ends the connection when what was sent is not acknowledged.
+    strict: bool,
     generation: u32,
+}
+
+/// What the other side has said of itself.
+#[derive(Clone, Copy, Default)]
+struct Said {
+    leaving: bool,
+    features: u32,
 }
 
 /// What has been received, piece by piece.
 pub struct Pieces<'a> {
     decoder: &'a mut Decoder,
     bytes: &'a [u8],
-    leaving: &'a mut bool,
+    said: &'a mut Said,
     exhausted: bool,
 }
 
@@ -78,8 +91,12 @@ impl<'a> Pieces<'a> {
     #[allow(clippy::should_implement_trait, reason = "it can fail, and what is left stays")]
     pub fn next(&mut self) -> io::Result<Option<Piece<'a>>> {
         let piece = self.decoder.next(&mut self.bytes)?;
-        self.exhausted = piece.is_none();
-        *self.leaving |= piece == Some(Piece::Frame(Frame::GoAway));
+        match piece {
+            None => self.exhausted = true,
+            Some(Piece::Frame(Frame::GoAway)) => self.said.leaving = true,
+            Some(Piece::Frame(Frame::Hello { features })) => self.said.features = features,
+            _ => {}
+        }
         Ok(piece)
     }
 }
@@ -87,8 +104,19 @@ impl<'a> Pieces<'a> {
 impl Channel {
     /// A channel over `tcp`, whose handshake `tls` has completed; `waiting` is what it left over, `unread` what it
     /// decrypted already.
-    pub fn new(tcp: TcpStream, tls: Tls, address: SocketAddr, waiting: Vec<u8>, unread: Vec<u8>) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// Never: HELLO fits a frame.
+    pub fn new(
+        tcp: TcpStream,
+        tls: Tls,
+        address: SocketAddr,
+        waiting: Vec<u8>,
+        unread: Vec<u8>,
+    ) -> io::Result<Self> {
+        let mut queued = BytesMut::new();
+        Frame::Hello { features: TELLS_PAUSES }.encode(&mut queued)?;
+        Ok(Self {
             tcp: Arc::new(tcp),
             tls,
             address,
@@ -96,12 +124,13 @@ impl Channel {
             waiting,
             more: !unread.is_empty(),
             unread,
-            queued: BytesMut::new(),
+            queued,
             unsent: BytesMut::new(),
             closed: false,
-            leaving: false,
+            said: Said::default(),
+            strict: false,
             generation: 0,
-        }
+        })
     }
 
     /// The other end's address.
@@ -132,7 +161,21 @@ impl Channel {
 
     /// Whether the other side asked for no new flows on this connection.
     pub fn is_leaving(&self) -> bool {
-        self.leaving
+        self.said.leaving
+    }
+
+    /// Whether the other side tells when it stops reading.
+    pub fn tells_pauses(&self) -> bool {
+        self.said.features & TELLS_PAUSES != 0
+    }
+
+    /// Whether the system is to end the connection when what was sent is not acknowledged for [`SILENCE`].
+    pub fn set_strict(&mut self, strict: bool) {
+        if self.strict != strict {
+            self.strict = strict;
+            // Failing means that the connection has ended.
+            let _ = SockRef::from(&*self.tcp).set_tcp_user_timeout(strict.then_some(SILENCE));
+        }
     }
 
     /// Queues a frame; it leaves with what is sent next.
@@ -241,12 +284,15 @@ impl Channel {
     }
 
     fn hand_out<A>(&mut self, bytes: &[u8], take: impl FnOnce(&mut Pieces<'_>) -> A) -> A {
-        let mut pieces =
-            Pieces { decoder: &mut self.decoder, bytes, leaving: &mut self.leaving, exhausted: false };
+        let knew = self.tells_pauses();
+        let mut pieces = Pieces { decoder: &mut self.decoder, bytes, said: &mut self.said, exhausted: false };
         let taken = take(&mut pieces);
         let (rest, exhausted) = (pieces.bytes, pieces.exhausted);
         self.more = !exhausted && !rest.is_empty();
         self.unread = rest.to_vec();
+        if !knew && self.tells_pauses() {
+            self.set_strict(true);
+        }
         taken
     }
 

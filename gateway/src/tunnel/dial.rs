@@ -75,7 +75,7 @@ async fn dial_address(
         .map_err(|_| slow("connecting"))?
         .map_err(|e| failed(&e))?;
     let handshake = async {
-        socket::prepare(&tcp)?;
+        socket::prepare_tunnel(&tcp)?;
         let mut channel = handshake::connect(tcp, tls, address).await?;
         greet(&mut channel, identity).await?;
         Ok::<_, io::Error>(channel)

@@ -68,7 +68,7 @@ async fn complete(mut tcp: TcpStream, mut tls: Tls, address: SocketAddr) -> io::
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the other side does not speak our protocol"));
     }
     waiting.shrink_to_fit();
-    Ok(Channel::new(tcp, tls, address, waiting, plain))
+    Channel::new(tcp, tls, address, waiting, plain)
 }
 
 fn invalid(error: rustls::Error) -> io::Error {

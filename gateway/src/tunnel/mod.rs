@@ -8,6 +8,7 @@ pub mod links;
 pub mod peer_state;
 pub mod pool;
 pub mod pool_state;
+pub mod pulse;
 pub mod settle;
 pub mod socket;
 pub mod tls;

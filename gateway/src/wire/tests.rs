@@ -28,6 +28,9 @@ fn any_frame() -> impl Strategy<Value = Frame> {
         (any::<u64>(), ".{0,100}").prop_map(|(token, identity)| Frame::Pong { token, identity }),
         Just(Frame::GoAway),
         any::<u32>().prop_map(|generation| Frame::Done { generation }),
+        any::<u32>().prop_map(|features| Frame::Hello { features }),
+        any::<u32>().prop_map(|generation| Frame::Paused { generation }),
+        any::<u32>().prop_map(|generation| Frame::Resumed { generation }),
     ]
 }
 
@@ -56,7 +59,7 @@ proptest! {
     }
 
     #[test]
-    fn arbitrary_bodies_of_known_kinds_never_panic(kind in 1u8..12, body in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn arbitrary_bodies_of_known_kinds_never_panic(kind in 1u8..16, body in prop::collection::vec(any::<u8>(), 0..200)) {
         let mut bytes = header(kind, body.len()).to_vec();
         bytes.extend(body);
         let _ = decode_all(&bytes);

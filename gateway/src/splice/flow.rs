@@ -1,0 +1,343 @@
+//! What a flow does each time something happens: receive, deliver, read, send, ask for the pulse.
+
+use crate::{
+    splice::{End, Role, Traffic},
+    tunnel::{
+        channel::{Channel, Pieces},
+        pulse::{Happened, Pulse},
+        tls::SEAL_MAX,
+    },
+    wire::{Frame, HEADER, Piece, TELLS_PAUSES, data_header},
+};
+use bytes::{Buf, BytesMut};
+use socket2::SockRef;
+use std::{
+    cell::RefCell,
+    io::{self, IoSlice},
+    net::Shutdown,
+    pin::Pin,
+    sync::atomic::Ordering,
+    task::{Context, Poll, ready},
+};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, Sleep, sleep_until},
+};
+
+/// Most bytes that wait for a plain side that takes none.
+const HELD_MAX: usize = 64 * 1024;
+/// Bytes read from the plain side at once: with their header they fill whole TLS records.
+const READ_SIZE: usize = SEAL_MAX - HEADER;
+/// Pieces written to the plain side at once.
+const PIECES: usize = 64;
+/// Rounds of work until other tasks get their turn.
+const ROUNDS: usize = 8;
+
+thread_local! {
+    static BUFFER: RefCell<BytesMut> = RefCell::default();
+}
+
+/// One flow while it is carried.
+pub(super) struct Flow<'a> {
+    pulse: Pulse,
+    /// Since the pulse was last asked.
+    happened: Happened,
+    /// Wakes for the pulse; most flows never need it.
+    timer: Option<Pin<Box<Sleep>>>,
+    local: &'a TcpStream,
+    generation: u32,
+    role: Role,
+    traffic: &'a Traffic,
+    /// Received, and not yet taken by the plain side.
+    held: BytesMut,
+    /// The plain side sends no more; FIN is queued.
+    local_ended: bool,
+    /// FIN was received.
+    channel_ended: bool,
+    /// The plain side was told that no more comes.
+    told_local: bool,
+    /// The called side is through.
+    done: bool,
+    /// Whether all that has arrived was read.
+    caught_up: bool,
+}
+
+impl<'a> Flow<'a> {
+    /// A flow that begins.
+    pub(super) fn new(
+        local: &'a TcpStream,
+        generation: u32,
+        role: Role,
+        traffic: &'a Traffic,
+        peer_tells: bool,
+    ) -> Self {
+        let mut pulse = Pulse::new(Instant::now());
+        pulse.peer_tells(peer_tells);
+        Self {
+            pulse,
+            happened: Happened::default(),
+            timer: None,
+            local,
+            generation,
+            role,
+            traffic,
+            held: BytesMut::new(),
+            local_ended: false,
+            channel_ended: false,
+            told_local: false,
+            done: false,
+            caught_up: true,
+        }
+    }
+
+    /// Whether the plain side was told that no more comes; from then on its end is no news.
+    pub(super) fn has_told_local(&self) -> bool {
+        self.told_local
+    }
+
+    /// Carries what can be carried now. Ready when the flow has ended.
+    pub(super) fn poll(&mut self, channel: &mut Channel, cx: &mut Context<'_>) -> Poll<End> {
+        if let Poll::Ready(end) = self.poll_carry(channel, cx) {
+            return Poll::Ready(end);
+        }
+        match self.poll_pulse(channel, cx) {
+            Poll::Ready(Err(end)) => Poll::Ready(end),
+            _ => Poll::Pending,
+        }
+    }
+
+    fn poll_carry(&mut self, channel: &mut Channel, cx: &mut Context<'_>) -> Poll<End> {
+        for _ in 0..ROUNDS {
+            let down = match self.poll_receive(channel, cx) {
+                Poll::Ready(Err(end)) => return Poll::Ready(end),
+                other => other.is_ready(),
+            };
+            let delivered = match self.poll_deliver(channel, cx) {
+                Poll::Ready(Err(e)) => return Poll::Ready(End::Local(e)),
+                other => other.is_ready(),
+            };
+            let up = match self.poll_send(channel, cx) {
+                Poll::Ready(Err(end)) => return Poll::Ready(end),
+                other => other.is_ready(),
+            };
+            if self.done && self.told_local && self.local_ended && !channel.is_clogged() {
+                return Poll::Ready(End::Finished);
+            }
+            if !(delivered || up || down) {
+                self.happened.caught_up = self.caught_up;
+                return Poll::Pending;
+            }
+        }
+        self.happened.caught_up = self.caught_up;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Asks whether the other end is still there, and tells it when nothing is read here.
+    fn poll_pulse(&mut self, channel: &mut Channel, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        loop {
+            let now = Instant::now();
+            let advice = self.pulse.on(std::mem::take(&mut self.happened), now);
+            if advice.gone {
+                return Poll::Ready(Err(End::Channel(io::ErrorKind::TimedOut.into())));
+            }
+            let generation = self.generation;
+            // While the other end takes nothing, one word more would only wait as well.
+            if advice.pause && !channel.is_clogged() {
+                channel.queue(&Frame::Paused { generation }).map_err(End::Channel)?;
+            }
+            if advice.resume {
+                channel.queue(&Frame::Resumed { generation }).map_err(End::Channel)?;
+            }
+            let _ = channel.poll_flush(cx).map_err(End::Channel)?;
+            channel.set_strict(self.pulse.is_strict(now));
+            let Some(at) = self.pulse.wake_at() else {
+                self.timer = None;
+                return Poll::Pending;
+            };
+            let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
+            if timer.deadline() != at {
+                timer.as_mut().reset(at);
+            }
+            ready!(timer.as_mut().poll(cx));
+            self.happened.caught_up = self.caught_up;
+        }
+    }
+
+    /// Reads the channel once if there is room, and hands on what came. Ready when something did.
+    fn poll_receive(&mut self, channel: &mut Channel, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        self.caught_up = false;
+        if self.held.len() >= HELD_MAX || self.done {
+            // After DONE nothing more of this flow comes.
+            self.caught_up = self.done;
+            return Poll::Pending;
+        }
+        let received = channel.poll_pieces(cx, |pieces| self.receive(pieces));
+        (self.caught_up, self.happened.received) =
+            (received.is_pending(), self.happened.received || received.is_ready());
+        match ready!(received) {
+            Ok(received) => Poll::Ready(received),
+            Err(e) => Poll::Ready(Err(End::Channel(e))),
+        }
+    }
+
+    fn receive(&mut self, pieces: &mut Pieces<'_>) -> Result<(), End> {
+        let mut slices = [IoSlice::new(&[]); PIECES];
+        let mut count = 0;
+        while !self.done
+            && let Some(piece) = pieces.next().map_err(End::Channel)?
+        {
+            match piece {
+                Piece::Data(data) if !self.channel_ended => {
+                    slices[count] = IoSlice::new(data);
+                    count += 1;
+                    if count == PIECES {
+                        self.hand_on(&mut slices).map_err(End::Local)?;
+                        count = 0;
+                    }
+                }
+                Piece::Data(_) | Piece::Frame(Frame::Open(_)) => {
+                    return Err(End::Channel(io::Error::new(
+                        io::ErrorKind::InvalidData,
+                        "the other gateway sent data after the end of a flow, or opened one within another",
+                    )));
+                }
+                Piece::Frame(frame) => self.control(&frame)?,
+            }
+        }
+        self.hand_on(&mut slices[..count]).map_err(End::Local)
+    }
+
+    fn control(&mut self, frame: &Frame) -> Result<(), End> {
+        let ours = self.generation;
+        match *frame {
+            Frame::Fin { generation } if generation == ours => self.channel_ended = true,
+            Frame::Done { generation } if generation == ours => self.done = true,
+            Frame::Reset { generation, reason } if generation == ours => return Err(End::Reset(reason)),
+            Frame::Refused { generation, reason } if generation == ours || generation == 0 => {
+                return Err(End::Refused(reason));
+            }
+            Frame::Paused { generation } if generation == ours => self.pulse.peer_paused(true),
+            Frame::Resumed { generation } if generation == ours => self.pulse.peer_paused(false),
+            Frame::Hello { features } => self.pulse.peer_tells(features & TELLS_PAUSES != 0),
+            // Late frames of earlier flows, and what is answered elsewhere.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Writes `slices` to the plain side; what it does not take is held.
+    fn hand_on(&mut self, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
+        while self.held.is_empty() && !slices.is_empty() {
+            match self.local.try_write_vectored(slices) {
+                Ok(taken) => {
+                    self.traffic.down.fetch_add(taken as u64, Ordering::Relaxed);
+                    IoSlice::advance_slices(&mut slices, taken);
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        for slice in slices {
+            self.held.extend_from_slice(slice);
+        }
+        Ok(())
+    }
+
+    /// Writes what is held to the plain side. Ready when something moved.
+    fn poll_deliver(&mut self, channel: &mut Channel, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut moved = false;
+        while !self.held.is_empty() {
+            match self.local.try_write(&self.held) {
+                Ok(taken) => {
+                    self.traffic.down.fetch_add(taken as u64, Ordering::Relaxed);
+                    self.held.advance(taken);
+                    moved = true;
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => match self.local.poll_write_ready(cx) {
+                    Poll::Ready(ready) => ready?,
+                    Poll::Pending => break,
+                },
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Poll::Ready(Err(e)),
+            }
+        }
+        if self.held.is_empty() {
+            self.held = BytesMut::new();
+            if self.channel_ended && !self.told_local {
+                // A plain side that is gone already shows as broken, here or at the next read.
+                let _ = SockRef::from(self.local).shutdown(Shutdown::Write);
+                self.told_local = true;
+                moved = true;
+            }
+        }
+        if self.is_through() {
+            channel.queue(&Frame::Done { generation: self.generation })?;
+            self.done = true;
+        }
+        if moved { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    /// Whether the called side has delivered everything and has not said so yet.
+    fn is_through(&self) -> bool {
+        self.role == Role::Called && self.told_local && self.local_ended && !self.done
+    }
+
+    /// Reads the plain side and sends that, or sends what waits. Ready when something moved.
+    fn poll_send(&mut self, channel: &mut Channel, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        ready!(channel.poll_flush(cx)).map_err(End::Channel)?;
+        if self.local_ended { Poll::Pending } else { self.poll_read_local(channel, cx) }
+    }
+
+    fn poll_read_local(&mut self, channel: &mut Channel, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        BUFFER.with_borrow_mut(|buffer| {
+            loop {
+                buffer.resize(HEADER + READ_SIZE, 0);
+                let length = self.read_local(&mut buffer[HEADER..]).map_err(End::Local)?;
+                if length == 0 && !self.local_ended {
+                    ready!(self.local.poll_read_ready(cx)).map_err(End::Local)?;
+                    continue;
+                }
+                self.traffic.up.fetch_add(length as u64, Ordering::Relaxed);
+                self.happened.sent |= length > 0;
+                buffer.truncate(if length > 0 { HEADER + length } else { 0 });
+                if length > 0 {
+                    buffer[..HEADER].copy_from_slice(&data_header(length));
+                }
+                // The end leaves in one write with the last bytes.
+                if self.local_ended {
+                    self.encode_end(buffer).map_err(End::Channel)?;
+                }
+                return Poll::Ready(channel.send(buffer).map_err(End::Channel));
+            }
+        })
+    }
+
+    /// Reads until there is nothing more or `buffer` is full.
+    fn read_local(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut length = 0;
+        while length < buffer.len() {
+            match self.local.try_read(&mut buffer[length..]) {
+                Ok(0) => {
+                    self.local_ended = true;
+                    break;
+                }
+                Ok(read) => length += read,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(length)
+    }
+
+    fn encode_end(&mut self, frames: &mut BytesMut) -> io::Result<()> {
+        Frame::Fin { generation: self.generation }.encode(frames)?;
+        if self.is_through() {
+            Frame::Done { generation: self.generation }.encode(frames)?;
+            self.done = true;
+        }
+        Ok(())
+    }
+}
