@@ -6,12 +6,13 @@ BED := tests/testbed
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: tools
 tools: ## kubectl, kind, helm, etcd and Kubernetes' programs, built into the cache
 	@$(BED)/prerequisites.sh tools
 	@$(BED)/tools.sh
+	@$(BED)/prometheus.sh
 
 .PHONY: clusters
 clusters: ## real multi-node clusters: CLUSTERS="east west" unless told
@@ -29,6 +30,11 @@ images: ## the product's images, built and brought to the clusters that are up
 .PHONY: test
 test: ## every test, fast ones first
 	@$(BED)/test.sh $(CLUSTERS)
+
+.PHONY: test-availability
+test-availability: clusters images ## what a client sees while parts are restarted, killed and cut off: some 25 min
+	LINKSPAN_AVAILABILITY=$${LINKSPAN_AVAILABILITY:-all} LINKSPAN_PREVIOUS_CHARTS=$$($(BED)/previous.sh) \
+	  cargo test -p linkspan-tests --profile dev-image --features clusters --test clusters_availability -- --nocapture
 
 .PHONY: demo
 demo: clusters images ## two linked clusters, and a page in one whose backend is in the other

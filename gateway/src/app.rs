@@ -28,8 +28,11 @@ use std::{
 use tokio::{
     net::TcpListener,
     task::JoinSet,
-    time::{Instant, sleep_until, timeout, timeout_at},
+    time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
+
+/// A caller may have sent one more OPEN before it read that this gateway leaves: time for that to arrive.
+const GOODBYE: Duration = Duration::from_millis(500);
 
 /// What the parts are told by flags.
 #[derive(Clone, Debug)]
@@ -212,7 +215,16 @@ async fn drain(
         flows = metrics.open_flows(),
         "no new flows are accepted; waiting for those that are open"
     );
-    let _ = timeout_at((Instant::now() + settings.drain.flows).min(end), metrics.no_flows()).await;
+    let quiet = async {
+        loop {
+            metrics.no_flows().await;
+            sleep(GOODBYE).await;
+            if metrics.open_flows() == 0 {
+                return;
+            }
+        }
+    };
+    let _ = timeout_at((Instant::now() + settings.drain.flows).min(end), quiet).await;
 }
 
 /// Counters of Services that are no longer exported go with them.

@@ -96,6 +96,7 @@ impl App {
                 probes,
                 writes,
                 counters: counters.clone(),
+                board: board.clone(),
                 leader: shared.leads.subscribe(),
             },
         );

@@ -1,6 +1,8 @@
 //! What `/metrics` shows. Gauges are read at scrape; series of a Link go with the Link.
 
-use crate::{link::remotes::Remotes, liveness, status::verdict::Verdict, world::World};
+use crate::{
+    credentials::AccessBoard, link::remotes::Remotes, liveness, status::verdict::Verdict, world::World,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use linkspan_core::api::{gateway_report::LinkHealth, labels::CLUSTER_NAME};
 use prometheus_client::{
@@ -103,6 +105,8 @@ pub struct Shown {
     pub writes: Arc<Writes>,
     /// Other counts.
     pub counters: Arc<Counters>,
+    /// How far credentials reach.
+    pub board: AccessBoard,
     /// Whether this replica leads.
     pub leader: watch::Receiver<bool>,
 }
@@ -123,6 +127,7 @@ struct LinkRow {
     failing: u64,
     probes: ProbeCounts,
     repairs: u64,
+    certificate_ends: Option<f64>,
 }
 
 impl Collector for Shown {
@@ -156,6 +161,18 @@ impl Collector for Shown {
         for row in &rows {
             let value = row.repairs as f64;
             metric.encode_family(&[("target_cluster_name", row.link.as_str())])?.encode_gauge(&value)?;
+        }
+        let help = "When the client certificate for the link ends, in seconds since 1970";
+        let mut metric = encoder.encode_descriptor(
+            "linkspan_certificate_expiry_timestamp_seconds",
+            help,
+            None,
+            MetricType::Gauge,
+        )?;
+        for row in &rows {
+            if let Some(ends) = &row.certificate_ends {
+                metric.encode_family(&[("target_cluster_name", row.link.as_str())])?.encode_gauge(ends)?;
+            }
         }
         self.encode_process(&mut encoder)
     }
@@ -191,6 +208,10 @@ impl Shown {
     fn rows(&self) -> Vec<LinkRow> {
         let probes = self.probes.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let repairs = self.counters.repairs.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let certificate_ends = |link: &str| {
+            let ends = self.board.subscribe(link).borrow().certificate_expires_at;
+            ends.map(|t| t.as_second() as f64)
+        };
         self.world.read(|snapshot| {
             let links = snapshot.links.items.keys();
             links
@@ -205,6 +226,7 @@ impl Shown {
                         failing: verdicts().filter(|v| matches!(v, Verdict::Failed(_))).count() as u64,
                         probes: probes.get(link).cloned().unwrap_or_default(),
                         repairs: repairs.get(link).copied().unwrap_or_default(),
+                        certificate_ends: certificate_ends(link),
                         link: link.clone(),
                     }
                 })

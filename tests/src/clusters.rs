@@ -1,6 +1,7 @@
 //! The kind clusters of the test bed, which `make clusters` brings up.
 
 mod evidence;
+pub mod system;
 
 use crate::{
     artifacts,

@@ -189,13 +189,11 @@ async fn live(clusters: &Clusters, context: &str, link: &str) {
 /// An installation that a demo or a failed run has left would not be the walkthrough's.
 async fn remove_earlier_installation() -> Result<()> {
     for context in clusters::EAST_WEST {
-        let script = format!(
-            "kubectl --context {context} delete -f tests/demo/my-api.yaml --ignore-not-found --wait; \
-             link-cli --context {context} uninstall --force --yes"
-        );
+        let script =
+            format!("kubectl --context {context} delete -f tests/demo/my-api.yaml --ignore-not-found --wait");
         clusters::shell(&in_repository(&script), COMMAND).await?.success()?;
     }
-    Ok(())
+    clusters::system::remove().await
 }
 
 /// `script`, run in the repository's root, as the README has it.

@@ -1,4 +1,6 @@
-//! Logs on standard error: one line per event, as text or JSON.
+//! Logs on standard error: one line per event, as text or JSON; no place in the code may flood them.
+
+mod limit;
 
 use std::{fmt, str::FromStr};
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
@@ -51,6 +53,7 @@ fn start<W>(filter: EnvFilter, format: LogFormat, writer: W)
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
+    let writer = limit::Limited::new(writer, format == LogFormat::Json);
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(false);
     // An error means that a test has set a subscriber before; the first one stays.
     let _ = match format {

@@ -1,0 +1,124 @@
+//! Metrics as programs describe them and as the documentation lists them.
+//!
+//! Name, type and meaning of each row are what a running program says; `BLESS=1` writes them anew. The labels are
+//! written by hand, and held to what is scraped on the clusters.
+
+use crate::tools;
+use anyhow::{Context, Result, ensure};
+use std::{fmt::Write, fs};
+
+/// The document that lists them, in the repository.
+pub const DOCUMENT: &str = "charts/linkspan/METRICS.md";
+
+/// One metric.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metric {
+    /// Name, without what its type adds to it.
+    pub name: String,
+    /// `counter`, `gauge`, `histogram` or `unknown`.
+    pub kind: String,
+    /// What it is.
+    pub help: String,
+    /// Names of its labels, where they are known.
+    pub labels: Option<Vec<String>>,
+}
+
+impl Metric {
+    /// A name under which samples are found.
+    pub fn series(&self) -> String {
+        match self.kind.as_str() {
+            "counter" => format!("{}_total", self.name),
+            "histogram" => format!("{}_bucket", self.name),
+            _ => self.name.clone(),
+        }
+    }
+}
+
+/// The metrics that a scraped page describes, by its comments; one without samples is described, too.
+pub fn described(page: &str) -> Vec<Metric> {
+    let of = |word: &str, name: &str| {
+        let line = page.lines().find_map(|line| line.strip_prefix(&format!("# {word} {name} ")));
+        line.unwrap_or_default().trim_end_matches('.').to_owned()
+    };
+    let names = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+    names
+        .map(|name| Metric {
+            name: name.to_owned(),
+            kind: of("TYPE", name),
+            help: of("HELP", name),
+            labels: None,
+        })
+        .collect()
+}
+
+/// The metrics of the document's tables.
+pub fn documented(document: &str) -> Vec<Metric> {
+    let row = |line: &str| {
+        let cells: Vec<&str> = line.strip_prefix("| `")?.strip_suffix(" |")?.split(" | ").collect();
+        let [name, kind, labels, help] = cells[..] else { return None };
+        let labels = match labels {
+            "?" => None,
+            "none" => Some(vec![]),
+            _ => Some(labels.split(", ").map(str::to_owned).collect()),
+        };
+        Some(Metric {
+            name: name.trim_end_matches('`').to_owned(),
+            kind: kind.to_owned(),
+            help: help.to_owned(),
+            labels,
+        })
+    };
+    document.lines().filter_map(row).collect()
+}
+
+/// Holds section `title` of the document to `metrics`; with `BLESS=1` it is made anew, with the labels of the rows that
+/// were there.
+///
+/// # Errors
+/// When they differ, or when labels are not written down.
+pub fn hold_to(title: &str, metrics: &[Metric]) -> Result<()> {
+    let path = tools::repository().join(DOCUMENT);
+    let text = fs::read_to_string(&path)?;
+    let now = with_section(&text, title, metrics)?;
+    if std::env::var_os("BLESS").is_some_and(|v| v == "1") {
+        return Ok(fs::write(&path, now)?);
+    }
+    let differs = text.lines().zip(now.lines()).find(|(before, now)| before != now);
+    ensure!(text == now, "{DOCUMENT} is not what the programs say: {differs:?}; renew it with BLESS=1");
+    let open: Vec<Metric> = documented(&text).into_iter().filter(|m| m.labels.is_none()).collect();
+    ensure!(open.is_empty(), "write the labels (or `none`) of these into {DOCUMENT}: {open:?}");
+    Ok(())
+}
+
+fn with_section(text: &str, title: &str, metrics: &[Metric]) -> Result<String> {
+    let (begin, end) = (format!("<!-- {title}: generated, renew with BLESS=1 -->\n"), "<!-- end -->\n");
+    let (before, rest) = text.split_once(&begin).with_context(|| format!("no line {begin:?}"))?;
+    let (old, after) = rest.split_once(end).with_context(|| format!("no line {end:?} after {begin:?}"))?;
+    let old = documented(old);
+    let mut rows = String::from("\n| metric | type | labels | what it is |\n|---|---|---|---|\n");
+    for metric in metrics {
+        let labels = old.iter().find(|m| m.name == metric.name).and_then(|m| m.labels.clone());
+        let labels = labels.map_or("?".to_owned(), |labels| match labels[..] {
+            [] => "none".to_owned(),
+            _ => labels.join(", "),
+        });
+        writeln!(rows, "| `{}` | {} | {labels} | {} |", metric.name, metric.kind, metric.help)?;
+    }
+    Ok(format!("{before}{begin}{rows}\n{end}{after}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_and_a_table_say_the_same() {
+        let page = "# HELP flows Flows begun.\n# TYPE flows counter\nflows_total{link=\"a\"} 3\n# EOF\n";
+        let mut metrics = described(page);
+        assert_eq!((metrics[0].series().as_str(), metrics[0].help.as_str()), ("flows_total", "Flows begun"));
+        let table =
+            "| metric | type | labels | what it is |\n| `flows` | counter | link, reason | Flows begun |\n";
+        metrics[0].labels = Some(vec!["link".to_owned(), "reason".to_owned()]);
+        assert_eq!(documented(table), metrics);
+    }
+}
