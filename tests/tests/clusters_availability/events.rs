@@ -2,7 +2,7 @@
 
 use super::load::now;
 use anyhow::{Context, Result, ensure};
-use linkspan_core::api::labels::{CONTROLLER, NAMESPACE};
+use linkspan_core::api::labels::{CONTROLLER, GATEWAY, NAMESPACE};
 use linkspan_tests::{
     Program,
     clusters::{self, COMMAND, Cluster},
@@ -88,30 +88,32 @@ pub(crate) async fn none_leaves(cluster: &Cluster) {
     .await;
 }
 
-/// Scales a Deployment of the installation, and waits until its pods are there, or gone. With `at_once`, leaving pods
-/// get a second instead of their grace.
-pub(crate) async fn scale(
-    cluster: &Cluster,
-    deployment: &str,
-    replicas: usize,
-    at_once: bool,
-) -> Result<i64> {
+/// Takes away all gateways of a cluster, without giving them time to leave; answers when the last was killed, in
+/// milliseconds since 1970.
+pub(crate) async fn lose_gateways(cluster: &Cluster) -> Result<i64> {
+    let pods = gateways(cluster).await?;
+    let name = format!("deployment/{GATEWAY}");
+    cluster.kubectl(["-n", NAMESPACE, "scale", &name, "--replicas=0"]).run(COMMAND).await?.success()?;
+    let mut killed = now();
+    for pod in pods {
+        killed = signal(&pod, "KILL").await?;
+    }
+    Ok(killed)
+}
+
+/// Scales a Deployment of the installation, and waits until its pods are there and ready, or leaving.
+pub(crate) async fn scale(cluster: &Cluster, deployment: &str, replicas: usize) -> Result<()> {
     let (name, count) = (format!("deployment/{deployment}"), format!("--replicas={replicas}"));
     cluster.kubectl(["-n", NAMESPACE, "scale", &name, &count]).run(COMMAND).await?.success()?;
     let component = deployment.trim_start_matches("linkspan-");
     let selector = format!("app.kubernetes.io/component={component}");
-    let began = now();
-    if replicas == 0 && at_once {
-        let delete = ["-n", NAMESPACE, "delete", "pods", "-l", &selector, "--grace-period=1", "--wait=false"];
-        cluster.kubectl(delete).run(COMMAND).await?.success()?;
-    }
     eventually(PODS, format!("{replicas} pods of {deployment}"), async || {
         let pods = pods(cluster, NAMESPACE, &selector).await?;
         ensure!(pods.len() == replicas && pods.iter().all(|p| p.ready), "{pods:?}");
         Ok(())
     })
     .await;
-    Ok(began)
+    Ok(())
 }
 
 /// The controller pod that leads.

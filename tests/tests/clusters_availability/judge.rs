@@ -25,7 +25,16 @@ pub(crate) struct Seen {
 impl Seen {
     /// Reports of those that count requests; what they do is judged by requests.
     fn asking(&self) -> impl Iterator<Item = &Report> {
-        self.reports.iter().filter(|(name, _)| !name.starts_with("hold")).map(|(_, report)| report)
+        let asks = |name: &str| !name.starts_with("hold") && !name.starts_with("probe");
+        self.reports.iter().filter(move |(name, _)| asks(name)).map(|(_, report)| report)
+    }
+
+    /// The longest that an error took in milliseconds, of those that began from `from` on and were told by `until`, by the
+    /// clients that ask once a second: of more, the kernel lets most wait, as it bounds how many refusals a caller gets.
+    pub(crate) fn slowest_error(&self, from: i64, until: i64) -> i64 {
+        let probes = self.reports.iter().filter(|(name, _)| name.starts_with("probe"));
+        let errors = probes.flat_map(|(_, report)| &report.failures);
+        errors.filter(|f| f.began >= from && f.ended() <= until).map(|f| f.took).max().unwrap_or_default()
     }
 
     /// Requests that failed, earliest first.
@@ -80,17 +89,24 @@ impl Seen {
         )]
     }
 
-    /// No failure took longer than `within` milliseconds.
+    /// Nothing failed that began at `at` or later.
+    pub(crate) fn failed_from(&self, at: i64) -> Vec<String> {
+        let late: Vec<&Failure> = self.failures().into_iter().filter(|f| f.began >= at).collect();
+        if late.is_empty() {
+            vec![]
+        } else {
+            vec![format!("{} failed when all was well again: {}", late.len(), kinds(&late))]
+        }
+    }
+
+    /// No error took longer than `within` milliseconds until it was told.
     pub(crate) fn told_within(&self, within: i64, from: i64, until: i64) -> Vec<String> {
-        let all = self.failures().into_iter().filter(|f| f.began >= from && f.ended() <= until);
-        let late: Vec<&Failure> = all.filter(|f| f.took > within).collect();
-        let Some(slowest) = late.iter().max_by_key(|f| f.took) else { return vec![] };
-        vec![format!(
-            "{} failures took longer than {within} ms, the slowest {} ms: {}",
-            late.len(),
-            slowest.took,
-            kinds(&late)
-        )]
+        let slowest = self.slowest_error(from, until);
+        if slowest <= within {
+            vec![]
+        } else {
+            vec![format!("an error took {slowest} ms, more than {within}")]
+        }
     }
 }
 
