@@ -371,15 +371,18 @@ impl Bench {
                 events::start_node(&cluster, &node).await?;
                 let seen = seen?;
                 // Kept connections through the lost node wait for their answer: only new ones are judged.
-                let new = seen.new_connections_failed_last(killed);
+                let new = seen.last_failed_connection(killed);
                 let late = new.filter(|last| *last > i64::try_from(bar).unwrap_or(i64::MAX));
                 let missed: Vec<String> = late
                     .map(|last| format!("new connections failed until {last} ms after"))
                     .into_iter()
                     .collect();
                 let what = if leads { "with the leader" } else { "without the leader" };
-                let text =
-                    format!("{}; new connections fail until {} ms after", seen.text(), new.unwrap_or(0));
+                let text = format!(
+                    "{}; the last connection that failed was begun {} ms after",
+                    seen.text(),
+                    new.unwrap_or(0)
+                );
                 self.judge(&format!("docker kill of a worker of {name} {what}"), text, missed);
                 self.load.warm().await;
             }

@@ -111,9 +111,9 @@ impl Seen {
 }
 
 impl Seen {
-    /// How long after `at` the last request failed that asked for a new connection, in milliseconds.
-    pub(crate) fn new_connections_failed_last(&self, at: i64) -> Option<i64> {
-        self.failures().into_iter().filter(|f| !f.reused).map(|f| f.ended() - at).max()
+    /// How long after `at` the last new connection was begun that failed, in milliseconds.
+    pub(crate) fn last_failed_connection(&self, at: i64) -> Option<i64> {
+        self.failures().into_iter().filter(|f| !f.reused).map(|f| f.began - at).max()
     }
 }
 
