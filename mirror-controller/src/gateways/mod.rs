@@ -57,11 +57,14 @@ impl Gateways {
         }
     }
 
-    fn silent(&self, pod: &str) {
+    /// Nothing is heard of `pod`. Whether that is news.
+    fn silent(&self, pod: &str) -> bool {
         let mut table = self.lock();
-        if table.silent(pod) {
+        let news = table.silent(pod);
+        if news {
             self.publish(&table);
         }
+        news
     }
 
     fn publish(&self, table: &GatewayTable) {

@@ -36,10 +36,16 @@ enum StreamError {
 /// Follows the pod called `pod` at `address` for ever.
 pub(super) async fn follow(gateways: &Gateways, pod: &str, address: SocketAddr) {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
+    let mut first = true;
     loop {
         let error = read(gateways, pod, address, &mut backoff).await;
-        gateways.silent(pod);
-        tracing::info!(pod, %address, %error, "no report from this gateway pod; trying again");
+        // Told once, not at every try: a pod may be gone for long.
+        if gateways.silent(pod) || first {
+            tracing::info!(pod, %address, %error, "no report from this gateway pod; trying again");
+        } else {
+            tracing::debug!(pod, %address, %error, "still no report from this gateway pod");
+        }
+        first = false;
         pause(&mut backoff).await;
     }
 }
