@@ -314,11 +314,13 @@ impl Bench {
         let since = now();
         let check = async {
             sleep(Duration::from_secs(time) * 2 / 3).await;
-            let output = east.link_cli(["check"])?.run(COMMAND).await?;
+            let output = east.link_cli(["check", "--wait", "5s"])?.run(COMMAND).await?;
             anyhow::Ok(format!("{}{}", output.stdout, output.stderr))
         };
         let pause = events::pause_api_server(&west, Duration::from_secs(time));
-        let (check, ()) = tokio::try_join!(check, pause)?;
+        // Both to their end: the server must not stay paused, whatever the check says.
+        let (check, paused) = tokio::join!(check, pause);
+        let (check, ()) = (check?, paused?);
         let seen = self.seen(since).await?;
         let mut missed =
             [seen.none_failed(), seen.no_cut_before(since, i64::MAX), seen.enough(RATE)].concat();
