@@ -36,6 +36,11 @@ test-availability: clusters images ## what a client sees while parts are restart
 	LINKSPAN_AVAILABILITY=$${LINKSPAN_AVAILABILITY:-all} LINKSPAN_PREVIOUS_CHARTS=$$($(BED)/previous.sh) \
 	  cargo test -p linkspan-tests --profile dev-image --features clusters --test clusters_availability -- --nocapture
 
+.PHONY: bench-mirroring
+bench-mirroring: ## the control plane at scale on two API servers, as root, some 15 min; BENCH_ARGS="--mirrors 1000"
+	cargo build --release -p linkspan-mirror-controller -p link-cli --bins
+	cargo bench -p linkspan-tests --bench mirroring -- $(BENCH_ARGS)
+
 .PHONY: demo
 demo: clusters images ## two linked clusters, and a page in one whose backend is in the other
 	@tests/demo/demo.sh

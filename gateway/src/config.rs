@@ -35,6 +35,9 @@ pub struct Args {
     /// Longest time from the first signal to the end, e.g. 75 or 75s.
     #[arg(long, default_value = "75s", value_parser = seconds)]
     pub drain_timeout: Duration,
+    /// Label selector of the namespaces whose Services may be called from outside, e.g. `team in (a,b)`; empty: all.
+    #[arg(long, default_value = "", value_name = "SELECTOR")]
+    pub export_namespaces: String,
     /// Work from this file instead of Kubernetes.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["kubeconfig", "context"])]
     pub config: Option<PathBuf>,

@@ -53,6 +53,9 @@ async fn run(args: Args) -> anyhow::Result<()> {
         }
         None => {
             let client = client(config_of_daemon(&args.connect_options()).await?)?;
+            if !args.export_namespaces.is_empty() {
+                kubernetes::start_gate(&client, &args.export_namespaces, &tables, &readiness, &mut tasks);
+            }
             kubernetes::start(&client, &args.namespace, &tables, &readiness, &mut tasks);
         }
     }

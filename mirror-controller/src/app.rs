@@ -9,7 +9,7 @@ use crate::{
     issuer::{self, Exchange, IssuerContext},
     leader,
     link::{remotes::Remotes, supervisor::Supervisor},
-    metrics::{Counters, Probes, Shown, Writes},
+    metrics::{Counters, Lags, Probes, Shown, Watches, Writes},
     observe::local::Local,
     ports::keeper,
     reconcile::Reconciler,
@@ -73,10 +73,13 @@ impl App {
         };
         let (probes, writes, counters) =
             (Arc::<Probes>::default(), Arc::<Writes>::default(), Arc::<Counters>::default());
+        let (watches, lags) = (Arc::<Watches>::default(), Arc::<Lags>::default());
+        shared.world.change(|s| s.create_namespaces.clone_from(&config.create_namespaces));
         let (board, remotes, links) = (AccessBoard::default(), Remotes::default(), watch::Sender::new(None));
         let gateways = Arc::new(Gateways::new(shared.world.clone(), probes.clone()));
         let apply = Apply::new(shared.client.clone(), shared.leads.subscribe(), writes.clone());
         let reporter = Reporter {
+            name: config.pod_name.clone(),
             world: shared.world.clone(),
             links: links.subscribe(),
             remotes: remotes.clone(),
@@ -97,16 +100,31 @@ impl App {
                 writes,
                 counters: counters.clone(),
                 board: board.clone(),
+                watches: watches.clone(),
+                lags: lags.clone(),
                 leader: shared.leads.subscribe(),
             },
         );
-        start_local(&mut tasks, &shared, links.clone(), &gateways, config.gateway_admin_port);
-        start_exporter(&mut tasks, &shared, apply.clone());
-        start_mirrors(&mut tasks, &shared, apply, counters, reporter);
-        tasks.add(
-            Supervisor { world: shared.world.clone(), board: board.clone(), remotes }
-                .run(links.subscribe(), shared.shutdown.clone()),
+        start_local(&mut tasks, &shared, links.clone(), &gateways, (config.gateway_admin_port, &watches));
+        let exporter = Exporter::new(
+            shared.client.clone(),
+            shared.namespace.clone(),
+            config.export_namespaces.clone(),
+            apply.clone(),
+            shared.world.clone(),
+            watches.clone(),
         );
+        start_exporter(&mut tasks, &shared, &exporter);
+        start_mirrors(&mut tasks, &shared, apply, (counters, lags.clone()), reporter);
+        let supervisor = Supervisor {
+            world: shared.world.clone(),
+            board: board.clone(),
+            remotes,
+            watches,
+            lags,
+            clock: shared.clock.clone(),
+        };
+        tasks.add(supervisor.run(links.subscribe(), shared.shutdown.clone()));
         start_trust(&mut tasks, &shared, board);
         Ok(Self { tasks: tasks.set, election: start_election(shared, config.pod_name), admin_addr })
     }
@@ -201,7 +219,7 @@ fn start_local(
     shared: &Shared,
     links: watch::Sender<Option<crate::observe::local::Links>>,
     gateways: &Arc<Gateways>,
-    gateway_admin_port: u16,
+    (gateway_admin_port, watches): (u16, &Arc<Watches>),
 ) {
     let local = Local {
         client: shared.client.clone(),
@@ -210,6 +228,7 @@ fn start_local(
         links,
         gateways: gateways.clone(),
         readiness: shared.readiness.clone(),
+        watches: watches.clone(),
     };
     tasks.add_watch(local.clone().links());
     tasks.add_watch(local.clone().namespaces());
@@ -219,19 +238,19 @@ fn start_local(
     tasks.add_watch(gateways::follow(gateways.clone(), gateway_admin_port, shared.shutdown.clone()));
 }
 
-fn start_exporter(tasks: &mut Tasks, shared: &Shared, apply: Apply) {
-    let exporter = Exporter::new(shared.client.clone(), shared.namespace.clone(), apply);
+fn start_exporter(tasks: &mut Tasks, shared: &Shared, exporter: &Exporter) {
+    tasks.add_watch(exporter.clone().gate());
     tasks.add_watch(exporter.clone().services(shared.readiness.clone()));
     tasks.add_watch(exporter.clone().slices());
     tasks.add_watch(exporter.clone().published());
-    tasks.add(exporter.write(shared.leads.subscribe(), shared.shutdown.clone()));
+    tasks.add(exporter.clone().write(shared.leads.subscribe(), shared.shutdown.clone()));
 }
 
 fn start_mirrors(
     tasks: &mut Tasks,
     shared: &Shared,
     apply: Apply,
-    counters: Arc<Counters>,
+    (counters, lags): (Arc<Counters>, Arc<Lags>),
     reporter: Reporter,
 ) {
     let reconciler = Reconciler {
@@ -242,6 +261,7 @@ fn start_mirrors(
         leader: shared.leads.subscribe(),
         clock: shared.clock.clone(),
         counters,
+        lags,
     };
     tasks.add(reconciler.run(shared.shutdown.clone()));
     tasks.add(keeper::keep(

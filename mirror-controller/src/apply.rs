@@ -3,8 +3,15 @@
 //! Guarantees: nothing is written while this replica does not lead (checked at each write); an update or deletion hits
 //! exactly the state that was seen (resource version, uid), so somebody else's change in between is never lost.
 
-use crate::{diff::Change, diff::Seen, metrics::Writes, snapshot::Key};
-use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
+use crate::{
+    diff::{Change, Seen},
+    metrics::Writes,
+    snapshot::{Key, standing::State},
+};
+use k8s_openapi::api::{
+    core::v1::{Namespace, Service},
+    discovery::v1::{Endpoint, EndpointSlice},
+};
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::{DeleteParams, PostParams, Preconditions},
@@ -23,6 +30,8 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(4);
 /// What stands after a write.
 #[derive(Clone, Debug)]
 pub enum Written {
+    /// The namespace of this name.
+    Namespace(String),
     /// This Service.
     Service(Box<Service>),
     /// This slice.
@@ -49,6 +58,9 @@ pub enum WriteError {
     /// The object changed or went since it was seen.
     #[error("{0} changed since it was read")]
     Stale(Key),
+    /// The controller lacks the right.
+    #[error("{0} may not be written: {1}; apply what `link-cli install` prints again: it grants the right")]
+    Forbidden(Key, String),
     /// The API server refused it or did not answer.
     #[error("{0} cannot be written: {1}")]
     Failed(Key, String),
@@ -74,6 +86,10 @@ impl Apply {
     /// Why it did not happen; nothing is retried here.
     pub async fn write(&self, change: Change) -> Result<Written, WriteError> {
         match change {
+            Change::CreateNamespace(o) => self.create_namespace(*o).await,
+            Change::PlaceEndpoints(seen, endpoints) => {
+                self.place(seen, endpoints).await.map(|o| Written::Slice(Box::new(o)))
+            }
             Change::CreateService(o) => self.create(*o).await.map(|o| Written::Service(Box::new(o))),
             Change::UpdateService(o) => self.update(*o).await.map(|o| Written::Service(Box::new(o))),
             Change::DeleteService(seen) => self.delete::<Service>(seen).await.map(Written::ServiceGone),
@@ -95,6 +111,26 @@ impl Apply {
         answer(key, timeout(WRITE_TIMEOUT, api.get_opt(&key.name)).await)
     }
 
+    async fn create_namespace(&self, namespace: Namespace) -> Result<Written, WriteError> {
+        let name = namespace.name_any();
+        let key = Key::new("", &name);
+        self.count("create", "Namespace")?;
+        let api = Api::<Namespace>::all(self.client.clone());
+        let made = answer(&key, timeout(WRITE_TIMEOUT, api.create(&post(), &namespace)).await);
+        made.map(|_| Written::Namespace(name))
+    }
+
+    /// Reads the slice afresh and replaces its endpoints, if it is still as it was seen.
+    async fn place(&self, seen: Seen, endpoints: Vec<Endpoint>) -> Result<EndpointSlice, WriteError> {
+        let api = Api::<EndpointSlice>::namespaced(self.client.clone(), &seen.key.namespace);
+        let mut slice = answer(&seen.key, timeout(WRITE_TIMEOUT, api.get(&seen.key.name)).await)?;
+        if State::of(&slice) != seen.state {
+            return Err(WriteError::Stale(seen.key));
+        }
+        slice.endpoints = endpoints;
+        self.update(slice).await
+    }
+
     async fn create<K: Object>(&self, object: K) -> Result<K, WriteError> {
         let key = Key::of(&object);
         let api = self.api::<K>(&key, "create")?;
@@ -109,8 +145,9 @@ impl Apply {
 
     async fn delete<K: Object>(&self, seen: Seen) -> Result<Seen, WriteError> {
         let api = self.api::<K>(&seen.key, "delete")?;
+        let text = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
         let preconditions =
-            Preconditions { uid: seen.uid.clone(), resource_version: seen.resource_version.clone() };
+            Preconditions { uid: text(&seen.state.uid), resource_version: text(&seen.state.version) };
         let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
         match timeout(WRITE_TIMEOUT, api.delete(&seen.key.name, &params)).await {
             Ok(Err(kube::Error::Api(status))) if status.code == 404 => Ok(seen),
@@ -120,11 +157,16 @@ impl Apply {
 
     /// The last gate before a write.
     fn api<K: Object>(&self, key: &Key, verb: &'static str) -> Result<Api<K>, WriteError> {
+        self.count(verb, &K::kind(&()))?;
+        Ok(Api::namespaced(self.client.clone(), &key.namespace))
+    }
+
+    fn count(&self, verb: &'static str, kind: &str) -> Result<(), WriteError> {
         if !*self.leader.borrow() {
             return Err(WriteError::NotLeader);
         }
-        self.writes.count(verb, &K::kind(&()));
-        Ok(Api::namespaced(self.client.clone(), &key.namespace))
+        self.writes.count(verb, kind);
+        Ok(())
     }
 }
 
@@ -157,6 +199,9 @@ fn answer<T>(
         }
         Ok(Err(kube::Error::Api(status))) if status.code == 409 => Err(WriteError::Stale(key.clone())),
         Ok(Err(kube::Error::Api(status))) if status.code == 404 => Err(WriteError::Stale(key.clone())),
+        Ok(Err(kube::Error::Api(status))) if status.code == 403 => {
+            Err(WriteError::Forbidden(key.clone(), status.message.clone()))
+        }
         Ok(Err(kube::Error::Api(status))) => Err(WriteError::Failed(key.clone(), status.message.clone())),
         Ok(Err(error)) => Err(WriteError::Failed(key.clone(), with_causes(&error))),
         Err(_) => Err(WriteError::Failed(

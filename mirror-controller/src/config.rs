@@ -1,8 +1,12 @@
 //! Flags.
 
 use clap::Parser;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use linkspan_core::{
-    api::labels::{ADMIN_PORT, NAMESPACE},
+    api::{
+        labels::{ADMIN_PORT, NAMESPACE},
+        selector_text,
+    },
     process::{kube_client::ConnectOptions, logging::LogFormat},
 };
 use std::{net::SocketAddr, path::PathBuf};
@@ -30,6 +34,13 @@ pub struct Config {
     /// Context of the kubeconfig, to run outside a cluster.
     #[arg(long)]
     pub context: Option<String>,
+    /// Label selector of the namespaces whose Services may be exported, e.g. `team in (a,b)`; empty: all.
+    #[arg(long, default_value = "")]
+    pub export_namespaces: String,
+    /// Label selector of the missing namespaces that are made for mirrors. It is asked about two labels:
+    /// `kubernetes.io/metadata.name` and `mirror.linkerd.io/cluster-name`. Absent: none are made.
+    #[arg(long, value_parser = selector_text::parse)]
+    pub create_namespaces: Option<LabelSelector>,
     /// Level, or filter such as `info,linkspan_mirror_controller=debug`.
     #[arg(long, default_value = "info")]
     pub log_level: String,

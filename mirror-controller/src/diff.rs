@@ -3,35 +3,48 @@
 //! Whole specs, labels and annotations are compared, so foreign additions to a mirror are removed. Nothing is ever
 //! named here that the caller did not hand in as ours.
 
-use crate::{desired::Mirror, snapshot::Key};
-use k8s_openapi::api::{
-    core::v1::{Service, ServiceSpec},
-    discovery::v1::EndpointSlice,
+use crate::{
+    desired::Mirror,
+    snapshot::{
+        Key,
+        packed::PackedObject,
+        standing::{
+            StandingService, StandingSlice, State, endpoints_print, is_headless, service_print, slice_print,
+        },
+    },
 };
-use kube::{ResourceExt, api::ObjectMeta};
+use k8s_openapi::api::{
+    core::v1::{Namespace, Service},
+    discovery::v1::{Endpoint, EndpointSlice},
+};
+use kube::api::ObjectMeta;
 use linkspan_core::api::exported_service::ExportedService;
 
-/// An object to delete, in exactly the state that was seen.
+/// An object in exactly the state that was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
     /// Which.
     pub key: Key,
-    /// Its uid.
-    pub uid: Option<String>,
-    /// Its resource version.
-    pub resource_version: Option<String>,
+    /// Its uid and resource version.
+    pub state: State,
 }
 
 impl Seen {
-    /// `object` as it was seen.
-    pub fn of(object: &impl ResourceExt) -> Self {
-        Self { key: Key::of(object), uid: object.uid(), resource_version: object.resource_version() }
+    /// The object `key` in `state`.
+    pub fn new(key: Key, state: &State) -> Self {
+        Self { key, state: state.clone() }
+    }
+
+    fn slice(service: &Key, slice: &StandingSlice) -> Self {
+        Self::new(Key::new(&service.namespace, &*slice.name), &slice.state)
     }
 }
 
 /// One write.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
+    /// Make a namespace for mirrors.
+    CreateNamespace(Box<Namespace>),
     /// Make a Service.
     CreateService(Box<Service>),
     /// Replace a Service, unless it changed since.
@@ -42,6 +55,8 @@ pub enum Change {
     CreateSlice(Box<EndpointSlice>),
     /// Replace a slice, unless it changed since.
     UpdateSlice(Box<EndpointSlice>),
+    /// Replace a slice's endpoints and nothing else, unless it changed since.
+    PlaceEndpoints(Seen, Vec<Endpoint>),
     /// Delete a slice, unless it changed since.
     DeleteSlice(Seen),
     /// Publish an exported Service.
@@ -52,127 +67,120 @@ pub enum Change {
     DeleteExport(Seen),
 }
 
-/// What turns `service` and `slices` (ours, under one name) into `desired`.
-pub fn diff(desired: Option<&Mirror>, service: Option<&Service>, slices: &[&EndpointSlice]) -> Vec<Change> {
+/// What turns what stands under `key`, `service` and `slices` (ours), into `desired`.
+pub fn diff(
+    key: &Key,
+    desired: Option<&Mirror>,
+    service: Option<&StandingService>,
+    slices: &[StandingSlice],
+) -> Vec<Change> {
     // What is being deleted is waited for.
-    if service.is_some_and(|s| s.metadata.deletion_timestamp.is_some()) {
+    if service.is_some_and(|s| s.going) {
         return Vec::new();
     }
     let Some(desired) = desired else {
-        let slices = slices.iter().map(|slice| Change::DeleteSlice(Seen::of(*slice)));
-        return service.map(|s| Change::DeleteService(Seen::of(s))).into_iter().chain(slices).collect();
+        let slices = slices.iter().map(|slice| Change::DeleteSlice(Seen::slice(key, slice)));
+        let service = service.map(|s| Change::DeleteService(Seen::new(key.clone(), &s.state)));
+        return service.into_iter().chain(slices).collect();
     };
     let mut changes = Vec::new();
     match service {
         None => changes.push(Change::CreateService(Box::new(desired.service.clone()))),
-        Some(standing) if is_headless(standing) != is_headless(&desired.service) => {
-            changes.push(Change::DeleteService(Seen::of(standing)));
+        Some(standing) if standing.headless != is_headless(&desired.service) => {
+            changes.push(Change::DeleteService(Seen::new(key.clone(), &standing.state)));
         }
-        Some(standing) => {
-            let wanted = with_assigned(&desired.service, standing);
-            if wanted != without_noise(standing) {
-                changes.push(Change::UpdateService(Box::new(wanted)));
-            }
+        Some(standing) if standing.print != service_print(desired.service.clone()) => {
+            changes.push(Change::UpdateService(Box::new(with_assigned(&desired.service, standing))));
         }
+        Some(_) => {}
     }
     if service.is_some() {
-        changes.extend(diff_slices(&desired.slices, slices));
+        changes.extend(diff_slices(key, &desired.slices, slices));
     }
     changes
 }
 
-/// What turns `slices` (ours, of one Service) into `desired`.
-pub fn diff_slices(desired: &[EndpointSlice], slices: &[&EndpointSlice]) -> Vec<Change> {
-    let standing = |wanted: &EndpointSlice| slices.iter().find(|s| s.metadata.name == wanted.metadata.name);
+/// What turns `slices` (ours, of the Service `key`) into `desired`.
+fn diff_slices(key: &Key, desired: &[EndpointSlice], slices: &[StandingSlice]) -> Vec<Change> {
+    let standing =
+        |wanted: &EndpointSlice| slices.iter().find(|s| wanted.metadata.name.as_deref() == Some(&*s.name));
     let mut changes = Vec::new();
     for wanted in desired {
         match standing(wanted) {
             None => changes.push(Change::CreateSlice(Box::new(wanted.clone()))),
             // The address family cannot be changed in place.
-            Some(slice) if slice.address_type != wanted.address_type => {
-                changes.push(Change::DeleteSlice(Seen::of(*slice)));
+            Some(slice) if slice.family.as_str() != wanted.address_type => {
+                changes.push(Change::DeleteSlice(Seen::slice(key, slice)));
             }
-            Some(slice) => {
+            Some(slice)
+                if slice.print != slice_print(wanted)
+                    || slice.endpoints != endpoints_print(&wanted.endpoints) =>
+            {
                 let mut wanted = wanted.clone();
-                carry_identity(&mut wanted.metadata, &slice.metadata);
-                let mut seen = (*slice).clone();
-                strip(&mut seen.metadata);
-                if wanted != seen {
-                    changes.push(Change::UpdateSlice(Box::new(wanted)));
-                }
+                name_state(&mut wanted.metadata, &slice.state);
+                wanted.metadata.finalizers = slice.finalizers.as_deref().cloned();
+                changes.push(Change::UpdateSlice(Box::new(wanted)));
             }
+            Some(_) => {}
         }
     }
-    let unwanted =
-        slices.iter().filter(|s| desired.iter().all(|wanted| wanted.metadata.name != s.metadata.name));
-    changes.extend(unwanted.map(|slice| Change::DeleteSlice(Seen::of(*slice))));
+    let unwanted = slices
+        .iter()
+        .filter(|s| desired.iter().all(|wanted| wanted.metadata.name.as_deref() != Some(&*s.name)));
+    changes.extend(unwanted.map(|slice| Change::DeleteSlice(Seen::slice(key, slice))));
     changes
 }
 
 /// What turns the published object `standing` into `desired`.
-pub fn diff_export(desired: Option<&ExportedService>, standing: Option<&ExportedService>) -> Option<Change> {
+pub fn diff_export(
+    desired: Option<&ExportedService>,
+    standing: Option<(&Key, &PackedObject<ExportedService>)>,
+) -> Option<Change> {
     match (desired, standing) {
         (None, None) => None,
-        (None, Some(standing)) => Some(Change::DeleteExport(Seen::of(standing))),
+        (None, Some((key, standing))) => Some(Change::DeleteExport(Seen::new(key.clone(), &standing.state))),
         (Some(wanted), None) => Some(Change::CreateExport(Box::new(wanted.clone()))),
-        (Some(wanted), Some(standing)) => {
+        (Some(wanted), Some((_, standing))) => {
+            let seen = standing.object.open();
+            let (was, is) = (&seen.metadata, &wanted.metadata);
+            let same =
+                seen.spec == wanted.spec && was.labels == is.labels && was.annotations == is.annotations;
             let mut wanted = wanted.clone();
-            carry_identity(&mut wanted.metadata, &standing.metadata);
-            let mut seen = standing.clone();
-            strip(&mut seen.metadata);
-            (wanted != seen).then(|| Change::UpdateExport(Box::new(wanted)))
+            name_state(&mut wanted.metadata, &standing.state);
+            wanted.metadata.finalizers = seen.metadata.finalizers;
+            wanted.metadata.owner_references = seen.metadata.owner_references;
+            (!same).then(|| Change::UpdateExport(Box::new(wanted)))
         }
     }
 }
 
-fn is_headless(service: &Service) -> bool {
-    service.spec.as_ref().and_then(|s| s.cluster_ip.as_deref()) == Some("None")
-}
-
 /// `desired` with what the API server has assigned to `standing`.
-fn with_assigned(desired: &Service, standing: &Service) -> Service {
+fn with_assigned(desired: &Service, standing: &StandingService) -> Service {
     let mut wanted = desired.clone();
-    carry_identity(&mut wanted.metadata, &standing.metadata);
-    if let (Some(spec), Some(seen)) = (wanted.spec.as_mut(), standing.spec.as_ref()) {
-        carry_assigned(spec, seen);
+    name_state(&mut wanted.metadata, &standing.state);
+    if let Some(kept) = &standing.kept {
+        wanted.metadata.finalizers.clone_from(&kept.finalizers);
+        wanted.metadata.owner_references.clone_from(&kept.owners);
+    }
+    if let Some(spec) = wanted.spec.as_mut() {
+        let ips: Vec<String> = if standing.headless {
+            vec!["None".to_owned()]
+        } else {
+            standing.ips.iter().map(ToString::to_string).collect()
+        };
+        // A Service that was turned into another type by hand may have lost its addresses: new ones are assigned.
+        if !ips.is_empty() {
+            spec.cluster_ip = ips.first().cloned();
+            spec.cluster_ips = Some(ips);
+            spec.ip_families = Some(standing.families.iter().map(|f| f.as_str().to_owned()).collect());
+        }
     }
     wanted
 }
 
-fn carry_assigned(spec: &mut ServiceSpec, seen: &ServiceSpec) {
-    // A Service that was turned into another type by hand may have lost its addresses: new ones are assigned.
-    if spec.cluster_ip.is_none() {
-        spec.cluster_ip.clone_from(&seen.cluster_ip);
-    }
-    spec.cluster_ips.clone_from(&seen.cluster_ips);
-    spec.ip_families.clone_from(&seen.ip_families);
-}
-
-/// Everything of an object's identity that is not ours to decide.
-fn carry_identity(wanted: &mut ObjectMeta, seen: &ObjectMeta) {
-    strip(wanted);
-    wanted.uid.clone_from(&seen.uid);
-    wanted.resource_version.clone_from(&seen.resource_version);
-    wanted.creation_timestamp.clone_from(&seen.creation_timestamp);
-    wanted.generation = seen.generation;
-    wanted.finalizers.clone_from(&seen.finalizers);
-    wanted.deletion_timestamp.clone_from(&seen.deletion_timestamp);
-    wanted.deletion_grace_period_seconds = seen.deletion_grace_period_seconds;
-    if wanted.owner_references.is_none() {
-        wanted.owner_references.clone_from(&seen.owner_references);
-    }
-}
-
-fn without_noise(service: &Service) -> Service {
-    let mut seen = Service { status: None, ..service.clone() };
-    strip(&mut seen.metadata);
-    seen
-}
-
-fn strip(metadata: &mut ObjectMeta) {
-    metadata.managed_fields = None;
-    metadata.generate_name = None;
-    metadata.self_link = None;
+fn name_state(wanted: &mut ObjectMeta, state: &State) {
+    let given = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+    (wanted.uid, wanted.resource_version) = (given(&state.uid), given(&state.version));
 }
 
 #[cfg(test)]

@@ -6,7 +6,11 @@ use crate::{
     link::view::LinkView,
     plan::plan,
     ports::{Ports, Saved},
-    snapshot::{Key, Snapshot},
+    snapshot::{
+        Key, Origin, Snapshot,
+        standing::{StandingService, StandingSlice, State},
+    },
+    status::verdict::Verdict,
 };
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -100,6 +104,37 @@ pub(crate) fn synced(links: &[&str]) -> Snapshot {
     snapshot
 }
 
+/// What became of each that link `link` selects: of all that stand or are told.
+pub(crate) fn verdicts(snapshot: &Snapshot, link: &str) -> Vec<(Origin, Verdict)> {
+    let mut all: Vec<(Origin, Verdict)> =
+        snapshot.troubles(link).map(|(origin, verdict)| (origin.clone(), verdict.clone())).collect();
+    let mut keys = snapshot.clone();
+    keys.mark_all();
+    for key in keys.take_dirty(usize::MAX) {
+        for origin in snapshot.claims(&key).filter(|origin| origin.link == link) {
+            if all.iter().all(|(known, _)| known != origin) {
+                all.push((origin.clone(), Verdict::Mirrored));
+            }
+        }
+    }
+    all
+}
+
+/// Somebody made or changed `service`.
+pub(crate) fn service_seen(snapshot: &mut Snapshot, service: Service) {
+    snapshot.service_seen(&Key::of(&service), StandingService::of(service));
+}
+
+/// Somebody deleted `service`.
+pub(crate) fn service_gone(snapshot: &mut Snapshot, service: &Service) {
+    snapshot.service_gone(&Key::of(service), &State::of(service));
+}
+
+/// `service` as it is kept.
+pub(crate) fn standing(service: &Service) -> StandingService {
+    StandingService::of(service.clone())
+}
+
 /// What an API server would hold, and what it assigns.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Api {
@@ -120,7 +155,8 @@ impl Api {
     pub(crate) fn put(&mut self, mut service: Service) -> Service {
         self.stamp(&mut service.metadata);
         if let Some(spec) = service.spec.as_mut() {
-            let ip = spec.cluster_ip.get_or_insert_with(|| format!("10.96.0.{}", self.version % 250)).clone();
+            let given = || format!("10.96.{}.{}", self.version / 250, self.version % 250);
+            let ip = spec.cluster_ip.get_or_insert_with(given).clone();
             spec.cluster_ips = Some(vec![ip]);
             spec.ip_families = Some(vec!["IPv4".to_owned()]);
         }
@@ -128,32 +164,43 @@ impl Api {
         service
     }
 
+    fn put_slice(&mut self, snapshot: &mut Snapshot, mut slice: EndpointSlice) {
+        self.stamp(&mut slice.metadata);
+        self.slices.insert(Key::of(&slice), slice.clone());
+        let (home, slice) = StandingSlice::of(slice);
+        snapshot.slice_seen(&home, slice);
+    }
+
     /// Carries out a change, as the writer would, and tells `snapshot`.
     pub(crate) fn write(&mut self, snapshot: &mut Snapshot, change: Change) {
         match change {
             Change::CreateService(o) => {
                 assert!(!self.services.contains_key(&Key::of(&*o)), "exists already");
-                let stored = self.put(*o);
-                snapshot.service_seen(stored);
+                service_seen(snapshot, self.put(*o));
             }
             Change::UpdateService(o) => {
                 let standing = &self.services[&Key::of(&*o)];
                 assert_eq!(standing.metadata.resource_version, o.metadata.resource_version, "a stale update");
-                let stored = self.put(*o);
-                snapshot.service_seen(stored);
+                service_seen(snapshot, self.put(*o));
             }
             Change::DeleteService(seen) => {
                 let gone = self.services.remove(&seen.key).expect("what is deleted stands");
-                snapshot.service_gone(&gone);
+                service_gone(snapshot, &gone);
             }
-            Change::CreateSlice(mut o) | Change::UpdateSlice(mut o) => {
-                self.stamp(&mut o.metadata);
-                self.slices.insert(Key::of(&*o), (*o).clone());
-                snapshot.slice_seen(*o);
+            Change::CreateSlice(o) | Change::UpdateSlice(o) => self.put_slice(snapshot, *o),
+            Change::PlaceEndpoints(seen, endpoints) => {
+                let standing = self.slices[&seen.key].clone();
+                assert_eq!(State::of(&standing), seen.state, "a stale update");
+                self.put_slice(snapshot, EndpointSlice { endpoints, ..standing });
             }
             Change::DeleteSlice(seen) => {
                 let gone = self.slices.remove(&seen.key).expect("what is deleted stands");
-                snapshot.slice_gone(&gone);
+                let (home, slice) = StandingSlice::of(gone);
+                snapshot.slice_gone(&home, &slice.name, &slice.state);
+                snapshot.kubernetes_slice_gone(&seen.key, &seen.state.uid);
+            }
+            Change::CreateNamespace(o) => {
+                snapshot.namespace_seen(o.metadata.name.as_deref().unwrap_or_default());
             }
             other => panic!("no mirror is written by {other:?}"),
         }

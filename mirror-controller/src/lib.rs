@@ -17,10 +17,11 @@
 //! |---|---|---|
 //! | cluster | `services` | list, watch, get, create, update, delete |
 //! | cluster | `endpointslices.discovery.k8s.io` | list, watch, create, update, delete |
-//! | cluster | `namespaces` | get, list, watch |
+//! | cluster | `namespaces` | get, list, watch; create where missing ones are to be made |
 //! | namespace | `links.multicluster.linkerd.io` | list, watch |
 //! | namespace | `links.multicluster.linkerd.io/status` | patch |
 //! | namespace | `exportedservices.linkspan.dev` | list, watch, create, update, delete |
+//! | namespace | `events.events.k8s.io` | create |
 //! | namespace | `leases.coordination.k8s.io` | create; get and update of `linkspan-mirror-controller` |
 //! | namespace | `configmaps` | create; get and patch of `linkspan-ports` |
 //!

@@ -3,52 +3,80 @@
 
 use crate::{
     desired::{self, Decision},
-    diff::{Change, diff, diff_slices},
+    diff::{Change, Seen, diff},
     ports::Route,
     snapshot::{Key, Origin, Snapshot},
     status::verdict::{Failure, Verdict},
 };
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::ObjectMeta;
+use linkspan_core::api::labels::{CLUSTER_NAME, MIRRORED_SERVICE};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What must be written under `key`, in this order. After a Service was made, its slices come with the next plan.
 pub fn plan(snapshot: &mut Snapshot, key: &Key, now: Timestamp) -> Vec<Change> {
     let decided = desired::decide(snapshot, key);
     for (origin, failure) in decided.refused {
-        snapshot.judge(&origin, Verdict::Failed(failure));
+        snapshot.judge(key, &origin, Verdict::Failed(failure));
     }
     match decided.decision {
         Decision::Wait => Vec::new(),
         Decision::Clear => {
             give_back(snapshot, key, now);
-            let ours = snapshot.services.items.get(key);
-            diff(None, ours, &snapshot.slices_of(key))
+            diff(key, None, snapshot.service(key), snapshot.slices_of(key))
         }
         Decision::Leave => {
             give_back(snapshot, key, now);
-            diff(None, None, &snapshot.slices_of(key))
+            diff(key, None, None, snapshot.slices_of(key))
         }
-        Decision::Hold(_) => diff_slices(&desired::held(snapshot, key), &snapshot.slices_of(key)),
-        Decision::Mirror(origin) => mirror(snapshot, key, &origin, now),
+        Decision::Hold(_) => {
+            let slices = snapshot.slices_of(key).iter();
+            let place = slices.filter_map(|slice| {
+                let seen = Seen::new(Key::new(&key.namespace, &*slice.name), &slice.state);
+                Some(Change::PlaceEndpoints(seen, desired::held(snapshot, slice)?))
+            });
+            place.collect()
+        }
+        Decision::Mirror(origin) if !snapshot.namespaces.items.contains_key(&key.namespace) => {
+            vec![Change::CreateNamespace(Box::new(namespace(&key.namespace, &origin.link)))]
+        }
+        Decision::Mirror(origin) => plan_mirror(snapshot, key, &origin, now),
     }
 }
 
-fn mirror(snapshot: &mut Snapshot, key: &Key, origin: &Origin, now: Timestamp) -> Vec<Change> {
+fn plan_mirror(snapshot: &mut Snapshot, key: &Key, origin: &Origin, now: Timestamp) -> Vec<Change> {
     let routes = desired::routes(snapshot, origin);
     let assigned = match settle(snapshot, key, &routes, now) {
         Ok(assigned) => assigned,
         Err(failure) => {
-            snapshot.judge(origin, Verdict::Failed(failure));
+            snapshot.judge(key, origin, Verdict::Failed(failure));
             return Vec::new();
         }
     };
     let Some(mirror) = desired::mirror_of(snapshot, key, origin, &assigned) else { return Vec::new() };
-    // While the Service does not stand, what was told last stays: it may be why.
-    if snapshot.services.items.contains_key(key) {
-        let left_out = snapshot.export(origin).and_then(desired::left_out).filter(|_| origin.host.is_none());
-        snapshot.judge(origin, left_out.map_or(Verdict::Mirrored, Verdict::Partly));
+    let standing = snapshot.service(key).cloned();
+    let mut changes = diff(key, Some(&mirror), standing.as_ref(), snapshot.slices_of(key));
+    if let Some(standing) = standing {
+        let kubernetes = snapshot.kubernetes_slices_of(key, &standing).into_iter();
+        changes.extend(kubernetes.map(|s| Change::DeleteSlice(Seen::new(s.key.clone(), &s.state))));
+        // While the Service does not stand, what was told last stays: it may be why.
+        let left_out = snapshot.export(origin).as_ref().and_then(desired::left_out);
+        let left_out = left_out.filter(|_| origin.host.is_none());
+        snapshot.judge(key, origin, left_out.map_or(Verdict::Mirrored, Verdict::Partly));
     }
-    diff(Some(&mirror), snapshot.services.items.get(key), &snapshot.slices_of(key))
+    changes
+}
+
+/// A namespace that is made for mirrors of link `link`. It is never deleted: others may use it by then.
+fn namespace(name: &str, link: &str) -> Namespace {
+    let labels = [(MIRRORED_SERVICE, "true"), (CLUSTER_NAME, link)];
+    let metadata = ObjectMeta {
+        name: Some(name.to_owned()),
+        labels: Some(labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
+        ..ObjectMeta::default()
+    };
+    Namespace { metadata, ..Namespace::default() }
 }
 
 fn settle(

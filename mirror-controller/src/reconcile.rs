@@ -7,12 +7,14 @@ use crate::{
     apply::{Apply, WriteError, Written},
     desired::owner_of,
     diff::Change,
-    metrics::Counters,
-    observe::local::{trimmed_service, trimmed_slice},
+    metrics::{Counters, Lags},
     pause::pause,
     plan::plan,
     ports::{Ports, store},
-    snapshot::{Key, service_of},
+    snapshot::{
+        Key, service_of,
+        standing::{StandingService, StandingSlice},
+    },
     status::verdict::Failure,
     world::World,
 };
@@ -66,6 +68,8 @@ pub struct Reconciler {
     pub clock: Clock,
     /// Counted here: repairs of slices.
     pub counters: Arc<Counters>,
+    /// Measured here: how soon what is heard is written.
+    pub lags: Arc<Lags>,
 }
 
 /// What remains to be done at a name.
@@ -140,6 +144,9 @@ impl Reconciler {
                 Some(joined) = work.join_next() => match joined {
                     Ok((outcome, key)) => {
                         busy.remove(&key);
+                        if let Outcome::Done(writes) = outcome {
+                            self.lags.settled(&key, writes > 0, Instant::now());
+                        }
                         later.note(key, &outcome);
                         later.release(&busy, &self.world);
                     }
@@ -174,7 +181,7 @@ impl Reconciler {
                 match self.apply.write(change).await {
                     Ok(result) => {
                         written += 1;
-                        self.take_in(result);
+                        self.take_in(key, result);
                     }
                     Err(WriteError::Exists(_)) if making_service => {
                         if let Err(error) = self.find_out(key).await {
@@ -189,24 +196,19 @@ impl Reconciler {
     }
 
     /// What was written is known at once; the watch repeats it later.
-    fn take_in(&self, written: Written) {
+    fn take_in(&self, key: &Key, written: Written) {
         self.world.change(|s| match written {
-            Written::Service(service) => s.service_seen(trimmed_service(*service)),
+            Written::Namespace(name) => s.namespace_seen(&name),
+            Written::Service(service) => s.service_seen(key, StandingService::of(*service)),
             Written::Slice(slice) => {
                 self.counters.repaired(&slice);
-                s.slice_seen(trimmed_slice(*slice));
+                let (home, slice) = StandingSlice::of(*slice);
+                s.slice_seen(&home, slice);
             }
-            Written::ServiceGone(seen) => {
-                if s.services.items.get(&seen.key).is_some_and(|o| o.metadata.uid == seen.uid) {
-                    let service = s.services.items[&seen.key].clone();
-                    s.service_gone(&service);
-                }
-            }
+            Written::ServiceGone(seen) => s.service_gone(&seen.key, &seen.state),
             Written::SliceGone(seen) => {
-                if s.slices.items.get(&seen.key).is_some_and(|o| o.metadata.uid == seen.uid) {
-                    let slice = s.slices.items[&seen.key].clone();
-                    s.slice_gone(&slice);
-                }
+                s.slice_gone(key, &seen.key.name, &seen.state);
+                s.kubernetes_slice_gone(&seen.key, &seen.state.uid);
             }
             Written::Export(_) | Written::ExportGone(_) => {}
         });
@@ -215,12 +217,13 @@ impl Reconciler {
     /// A Service stands where a mirror should: one of ours that lost its label, or somebody else's.
     async fn find_out(&self, key: &Key) -> Result<(), WriteError> {
         let found = self.apply.service(key).await?;
+        let found = found.map(StandingService::of);
         self.world.change(|s| match found {
             Some(service) if owner_of(s, key, &service).is_some() => {
                 s.forget_occupied(key);
-                s.service_seen(trimmed_service(service));
+                s.service_seen(key, service);
             }
-            Some(_) => s.occupied(key.clone(), "it was not made by this controller".to_owned()),
+            Some(_) => s.occupied(key.clone(), "it was not made by this controller"),
             None => s.forget_occupied(key),
         });
         Ok(())
@@ -229,9 +232,10 @@ impl Reconciler {
     fn failed(&self, key: &Key, error: &WriteError) -> Outcome {
         match error {
             WriteError::NotLeader | WriteError::Stale(_) => {}
-            WriteError::Exists(_) | WriteError::Failed(..) => {
+            WriteError::Exists(_) | WriteError::Failed(..) | WriteError::Forbidden(..) => {
                 tracing::warn!(%key, %error, "a mirror could not be written; trying again");
-                let failure = Failure::new("Error", error.to_string());
+                let reason = if matches!(error, WriteError::Forbidden(..)) { "Forbidden" } else { "Error" };
+                let failure = Failure::new(reason, error.to_string());
                 self.world.change(|s| s.write_failed(key, &failure));
             }
         }

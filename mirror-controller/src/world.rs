@@ -1,6 +1,6 @@
 //! The one snapshot that all watches write and the reconciler reads, and how they wake each other.
 
-use crate::snapshot::Snapshot;
+use crate::{observe::watch::Lost, snapshot::Snapshot};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, watch};
 
@@ -30,6 +30,25 @@ impl World {
         }
         self.changed.send_modify(|n| *n += 1);
         result
+    }
+
+    /// `what` of this cluster is watched, or why not.
+    pub fn watched(&self, what: &'static str, lost: Option<Lost>) {
+        let known = self.read(|s| s.lost.get(what) == lost.as_ref());
+        if known {
+            return;
+        }
+        match &lost {
+            Some(lost) => {
+                let (reason, error) = (lost.reason, &lost.message);
+                tracing::warn!(reason, error, "{what} cannot be watched; trying again");
+            }
+            None => tracing::info!("{what} are watched again"),
+        }
+        self.change(|s| match lost {
+            Some(lost) => s.lost.insert(what, lost),
+            None => s.lost.remove(what),
+        });
     }
 
     /// Wakes the reconciler if a name must be decided anew.

@@ -22,6 +22,7 @@ const COMMAND: Duration = Duration::from_secs(120);
 pub struct Installation {
     // The processes go before the server they speak to.
     controller: Option<Process>,
+    controller_flags: Vec<String>,
     gateways: Vec<Process>,
     /// Its API.
     pub server: ApiServer,
@@ -34,11 +35,28 @@ impl Installation {
     /// # Errors
     /// When the server does not come up, or refuses an object.
     pub async fn new(name: &str, address: IpAddr, gateway: Ipv4Addr) -> Result<Self> {
+        Self::with_values(name, address, gateway, &[]).await
+    }
+
+    /// [`Installation::new`] with `values` (`name=value`) set. The controller is started with the flags that its
+    /// Deployment has.
+    ///
+    /// # Errors
+    /// As [`Installation::new`].
+    pub async fn with_values(
+        name: &str,
+        address: IpAddr,
+        gateway: Ipv4Addr,
+        values: &[&str],
+    ) -> Result<Self> {
         let server = ApiServer::start_with(name, Options { controllers: CONTROLLERS, address }).await?;
-        let this = Self { controller: None, gateways: Vec::new(), server };
+        let mut this = Self { controller: None, controller_flags: Vec::new(), gateways: Vec::new(), server };
         this.server.apply(&this.link_cli(["install", "--ignore-cluster", "--crds"]).await?).await?;
         this.server.definitions_served().await?;
-        this.server.apply(&this.link_cli(["install", "--ignore-cluster", "--skip-crds"]).await?).await?;
+        let sets = values.iter().flat_map(|value| ["--set", *value]);
+        let parts = ["install", "--ignore-cluster", "--skip-crds"].into_iter().chain(sets);
+        this.server.apply(&this.link_cli(parts).await?).await?;
+        this.controller_flags = this.flags_of(CONTROLLER).await?;
         let status = json!({"status": {"loadBalancer": {"ingress": [{"ip": gateway.to_string()}]}}});
         let patch =
             ["-n", NAMESPACE, "patch", "service", GATEWAY, "--subresource=status", "--type=merge", "-p"];
@@ -56,26 +74,50 @@ impl Installation {
         link_cli.run(COMMAND).await?.success()
     }
 
+    /// Starts controllers with these flags besides.
+    #[must_use]
+    pub fn with_flags(mut self, flags: &[String]) -> Self {
+        self.controller_flags.extend_from_slice(flags);
+        self
+    }
+
+    /// The flags that Deployment `name` gives its container, but for those about the log.
+    async fn flags_of(&self, name: &str) -> Result<Vec<String>> {
+        let path = "jsonpath={.spec.template.spec.containers[0].args}";
+        let args = ["-n", NAMESPACE, "get", "deployment", name, "-o", path];
+        let text = self.server.kubectl(args)?.run(COMMAND).await?.success()?;
+        let flags: Vec<String> = serde_json::from_str(&text).context("a Deployment's args are no list")?;
+        Ok(flags.into_iter().filter(|flag| !flag.starts_with("--log-")).collect())
+    }
+
     /// Starts the controller, with the rights of its own account.
     ///
     /// # Errors
     /// When it has not been built.
     pub async fn start_controller(&mut self) -> Result<()> {
         let name = format!("{}-controller", self.server.name());
+        self.controller = Some(self.controller_named(&name).await?);
+        Ok(())
+    }
+
+    /// Starts one more controller, as a pod called `name`.
+    ///
+    /// # Errors
+    /// When it has not been built.
+    pub async fn controller_named(&self, name: &str) -> Result<Process> {
         let kubeconfig = self.server.kubeconfig_of(NAMESPACE, CONTROLLER).await?;
-        let file = self.server.write_kubeconfig(&name, &kubeconfig)?;
+        let file = self.server.write_kubeconfig(name, &kubeconfig)?;
         let program = Program::ours(CONTROLLER)?.arg("--kubeconfig").arg(file).args([
             "--namespace",
             NAMESPACE,
             "--pod-name",
-            &name,
+            name,
             "--admin-addr",
             "127.0.0.1:0",
             "--log-level",
             "info,linkspan_mirror_controller=debug",
         ]);
-        self.controller = Some(program.start(&name)?);
-        Ok(())
+        program.args(&self.controller_flags).start(name)
     }
 
     /// The running controller.
@@ -84,6 +126,11 @@ impl Installation {
     /// When it was not started.
     pub fn controller(&mut self) -> Result<&mut Process> {
         self.controller.as_mut().context("the controller was not started")
+    }
+
+    /// What the controller has written so far.
+    pub fn controller_log(&self) -> String {
+        self.controller.as_ref().map(Process::log).unwrap_or_default()
     }
 
     /// Starts a gateway in `place`, with the rights of its own account, and tells the cluster where it is, as the

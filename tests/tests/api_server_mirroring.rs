@@ -1,153 +1,36 @@
 //! Mirroring between two real Kubernetes APIs, by the real controllers with the rights that `install` gives them.
 //!
-//! No gateway runs here: what is tested is which objects exist, whose they are, and that they stay right.
+//! No gateway runs here: what is tested is which objects exist, whose they are, and that they stay right. Further
+//! parts: kinds of Services ([`shapes`]), faults of the APIs and of the controller ([`faults`]), input that cannot be
+//! used ([`bad_input`]).
+
+#[path = "api_server_mirroring/bad_input.rs"]
+mod bad_input;
+#[path = "api_server_mirroring/faults.rs"]
+mod faults;
+#[path = "api_server_mirroring/pair.rs"]
+mod pair;
+#[path = "api_server_mirroring/shapes.rs"]
+mod shapes;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::{
-    core::v1::{ConfigMap, Namespace, Secret, Service},
+    core::v1::{ConfigMap, Secret, Service},
     discovery::v1::EndpointSlice,
 };
 use kube::{
-    Api, Client, Resource, ResourceExt,
-    api::{DeleteParams, ListParams, Patch, PatchParams},
+    Api, Client, ResourceExt,
+    api::{DeleteParams, ListParams},
 };
-use linkspan_core::api::{
-    credentials, exported_service::ExportedService, labels, link::Link, names, slice::SliceRoute,
-};
+use linkspan_core::api::{credentials, exported_service::ExportedService, labels, link::Link, names};
 use linkspan_tests::{
-    Installation, Need, eventually, have,
-    installation::slice,
+    Need, eventually, have,
     scratch::Scratch,
     wait::{throughout, until},
 };
-use serde_json::{Value, json};
-use std::{net::Ipv4Addr, time::Duration};
-
-/// Several times what mirroring takes.
-const SOON: Duration = Duration::from_secs(30);
-/// What must not happen is watched for this long.
-const A_WHILE: Duration = Duration::from_secs(3);
-/// The namespace of the Services, in both clusters.
-const SHOP: &str = "shop";
-/// Where west's gateway is said to be; nothing is there.
-const NOWHERE: Ipv4Addr = Ipv4Addr::new(10, 213, 255, 1);
-
-struct Pair {
-    east: Installation,
-    west: Installation,
-    in_east: Client,
-    in_west: Client,
-}
-
-/// Two clusters with their controllers; west is linked into east.
-async fn linked() -> Result<Pair> {
-    let local = Ipv4Addr::LOCALHOST.into();
-    let (east, west) =
-        tokio::join!(Installation::new("east", local, NOWHERE), Installation::new("west", local, NOWHERE));
-    let (mut east, mut west) = (east?, west?);
-    west.start_controller().await?;
-    east.start_controller().await?;
-    for side in [&east, &west] {
-        side.server.kubectl(["create", "namespace", SHOP])?.run(SOON).await?.success()?;
-    }
-    west.link_into(&east).await?;
-    let (in_east, in_west) = (east.server.admin().await?, west.server.admin().await?);
-    Ok(Pair { east, west, in_east, in_west })
-}
-
-impl Pair {
-    /// A Service in west with one ready pod, exported.
-    async fn export(&self, name: &str) -> Result<()> {
-        let service = json!({
-            "apiVersion": "v1", "kind": "Service",
-            "metadata": {"namespace": SHOP, "name": name,
-                         "labels": {labels::EXPORTED: "true", "team": "blue", "helm.sh/chart": "x"},
-                         "annotations": {"team.example/page": "blue"}},
-            "spec": {"ports": [{"name": "http", "port": 8080, "targetPort": 80, "protocol": "TCP"}]},
-        });
-        let pods = slice(SHOP, name, name, &[("http", 80)]).with("pod", Ipv4Addr::new(10, 244, 0, 5));
-        self.west
-            .server
-            .apply(&json!({"apiVersion": "v1", "kind": "List", "items": [service, pods.0]}).to_string())
-            .await
-    }
-
-    async fn stop_export(&self, name: &str) {
-        let patch = json!({"metadata": {"labels": {labels::EXPORTED: null}}});
-        merge(&api::<Service>(&self.in_west, SHOP), name, &patch).await;
-    }
-
-    async fn mirrored(&self, name: &str) -> Service {
-        let mirror = format!("{name}-west");
-        eventually(SOON, format!("mirror {mirror}"), async || self.mirror(name).await).await
-    }
-
-    async fn mirror(&self, name: &str) -> Result<Service> {
-        let found = api::<Service>(&self.in_east, SHOP).get_opt(&format!("{name}-west")).await?;
-        found.filter(|s| s.labels().contains_key(labels::MIRRORED_SERVICE)).context("no such mirror")
-    }
-
-    /// The one slice of ours that the mirror has, and what it says.
-    async fn route(&self, name: &str) -> Result<(EndpointSlice, SliceRoute)> {
-        let of = format!(
-            "{}={name}-west,{}={}",
-            labels::SLICE_SERVICE_NAME,
-            labels::SLICE_MANAGED_BY,
-            labels::MANAGED_BY
-        );
-        let of = ListParams::default().labels(&of);
-        let mut slices = api::<EndpointSlice>(&self.in_east, SHOP).list(&of).await?.items;
-        ensure!(
-            slices.len() == 1,
-            "{} slices: {:?}",
-            slices.len(),
-            slices.iter().map(ResourceExt::name_any).collect::<Vec<_>>()
-        );
-        let slice = slices.remove(0);
-        let route = SliceRoute::from_annotations(slice.annotations())?;
-        Ok((slice, route))
-    }
-
-    async fn gone(&self, name: &str) {
-        eventually(SOON, format!("{name}-west and its slices to be gone"), async || {
-            ensure!(self.mirror(name).await.is_err(), "the mirror is there");
-            let left = self.route(name).await.err().map(|e| e.to_string()).unwrap_or_default();
-            ensure!(left.starts_with("0 slices"), "{left}");
-            Ok(())
-        })
-        .await;
-    }
-
-    async fn link(&self) -> Result<Value> {
-        Ok(serde_json::to_value(api::<Link>(&self.in_east, labels::NAMESPACE).get("west").await?.status)?)
-    }
-
-    async fn condition(&self, kind: &str, wanted: &str) -> Value {
-        eventually(SOON, format!("condition {kind}={wanted}"), async || {
-            let status = self.link().await?;
-            let all = status["conditions"].as_array().cloned().unwrap_or_default();
-            let found = all.into_iter().find(|c| c["type"] == kind && c["status"] == wanted);
-            found.with_context(|| format!("status is {status}"))
-        })
-        .await
-    }
-}
-
-fn api<K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>>(
-    client: &Client,
-    namespace: &str,
-) -> Api<K> {
-    Api::namespaced(client.clone(), namespace)
-}
-
-async fn merge<K>(api: &Api<K>, name: &str, patch: &Value)
-where
-    K: Clone + serde::de::DeserializeOwned + std::fmt::Debug,
-{
-    api.patch(name, &PatchParams::default(), &Patch::Merge(patch))
-        .await
-        .expect("an edit by hand is accepted");
-}
+use pair::{A_WHILE, SHOP, SOON, api, linked, merge};
+use serde_json::json;
+use std::time::Duration;
 
 #[tokio::test]
 async fn an_exported_service_is_mirrored_kept_and_removed() {
@@ -286,18 +169,28 @@ async fn a_users_own_service_of_the_mirrors_name_is_left_alone() {
     pair.export("my-api").await.unwrap();
     pair.export("other").await.unwrap();
     pair.mirrored("other").await;
-    let failing = eventually(SOON, "the conflict to be told", async || {
-        let status = pair.link().await?;
-        ensure!(status["services"]["failing"] == 1, "status is {status}");
-        Ok(status["mirrorServices"][0].clone())
-    })
-    .await;
-    assert_eq!(failing["remoteRef"]["name"], "my-api");
-    let told = failing["conditions"][0]["message"].as_str().unwrap();
+    let told = pair.told("west", "my-api", "Conflict").await;
     assert!(told.contains("my-api-west"), "the conflict is told by name: {told}");
     throughout(A_WHILE, "the user's Service stays as it is", async || {
         let now = services.get("my-api-west").await?;
         ensure!(now.resource_version() == before.resource_version(), "it was written: {now:?}");
+        Ok(())
+    })
+    .await;
+    // Not even when the Service that would be mirrored goes.
+    pair.stop_export("my-api").await;
+    eventually(SOON, "the conflict to be over", async || {
+        let status = pair.link().await?;
+        ensure!(status["services"]["failing"] == 0, "status is {status}");
+        Ok(())
+    })
+    .await;
+    let now = services.get("my-api-west").await.unwrap();
+    assert_eq!(now.resource_version(), before.resource_version());
+    pair.export("my-api").await.unwrap();
+    eventually(SOON, "the conflict to be told again", async || {
+        let status = pair.link().await?;
+        ensure!(status["services"]["failing"] == 1, "status is {status}");
         Ok(())
     })
     .await;
@@ -350,39 +243,6 @@ async fn what_was_missed_while_the_other_cluster_was_away_is_made_up_for() {
     .await;
     let (_, after) = pair.route("stays").await.unwrap();
     assert_eq!(after, before, "its port outlives the controller");
-}
-
-#[tokio::test]
-async fn a_missing_namespace_stops_only_what_belongs_there() {
-    if !have(&[Need::ApiServer, Need::Tool("kube-controller-manager")]) {
-        return;
-    }
-    let pair = linked().await.unwrap();
-    let namespaces: Api<Namespace> = Api::all(pair.in_east.clone());
-    namespaces.delete(SHOP, &DeleteParams::default()).await.unwrap();
-    eventually(SOON, "the namespace to be gone", async || {
-        ensure!(namespaces.get_opt(SHOP).await?.is_none(), "it is there");
-        Ok(())
-    })
-    .await;
-    pair.export("my-api").await.unwrap();
-    eventually(SOON, "the missing namespace to be told", async || {
-        let status = pair.link().await?;
-        let told = status["mirrorServices"][0]["conditions"][0]["message"].as_str().unwrap_or_default();
-        ensure!(told.contains(SHOP), "status is {status}");
-        Ok(())
-    })
-    .await;
-    pair.east
-        .server
-        .kubectl(["create", "namespace", SHOP])
-        .unwrap()
-        .run(SOON)
-        .await
-        .unwrap()
-        .success()
-        .unwrap();
-    pair.mirrored("my-api").await;
 }
 
 #[tokio::test]

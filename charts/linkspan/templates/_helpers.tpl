@@ -72,6 +72,12 @@ spec:
         {{- range .args }}
         - {{ . }}
         {{- end }}
+        {{- with $root.Values.exportNamespaces }}
+        - {{ printf "--export-namespaces=%s" . | quote }}
+        {{- end }}
+        {{- if and (not .gatewayPort) $root.Values.createNamespaces }}
+        - {{ printf "--create-namespaces=%s" $root.Values.createNamespaces | quote }}
+        {{- end }}
         env:
         - name: POD_NAMESPACE
           valueFrom:

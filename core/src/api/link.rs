@@ -3,7 +3,7 @@
 //! All scalars are strings, as in the original; [`LinkSettings`] is the parsed form that the parts work with, read
 //! once when the Link is read.
 
-use crate::api::{condition::Condition, identity::Identity, labels::GATEWAY_PORT};
+use crate::api::{condition::Condition, identity::Identity, labels::GATEWAY_PORT, names::is_dns_label};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -209,6 +209,64 @@ impl LinkSpec {
         Ok(LinkSettings { gateway_hosts, gateway_port, gateway_identity, probe })
     }
 
+    /// Checks the fields that decide what is mirrored of the Link named `link`, and from where.
+    ///
+    /// # Errors
+    /// The first field that cannot be used.
+    pub fn mirroring(&self, link: &str) -> Result<(), LinkError> {
+        let error = |field, value: &str, expected: &str| LinkError {
+            field,
+            value: value.to_owned(),
+            expected: expected.to_owned(),
+        };
+        let given = |field: &Option<String>| field.clone().filter(|text| !text.is_empty());
+        let cluster = given(&self.target_cluster_name).unwrap_or_else(|| link.to_owned());
+        if !is_dns_label(&cluster) {
+            let expected = "lower-case letters, digits and '-' are expected, at most 63 and no dots: mirrors' names end in it";
+            return Err(error("targetClusterName", &cluster, expected));
+        }
+        if let Some(namespace) = given(&self.target_cluster_linkerd_namespace).filter(|n| !is_dns_label(n)) {
+            return Err(error(
+                "targetClusterLinkerdNamespace",
+                &namespace,
+                "the name of a namespace is expected",
+            ));
+        }
+        let names = [
+            (
+                "targetClusterDomain",
+                &self.target_cluster_domain,
+                "a DNS name such as cluster.local is expected",
+            ),
+            (
+                "clusterCredentialsSecret",
+                &self.cluster_credentials_secret,
+                "the name of a Secret is expected",
+            ),
+        ];
+        for (field, text, expected) in names {
+            if let Some(text) = given(text).filter(|text| !text.split('.').all(is_dns_label)) {
+                return Err(error(field, &text, expected));
+            }
+        }
+        let rules = self.selector.iter().flat_map(|s| s.match_expressions.iter().flatten());
+        for rule in rules {
+            let needs_values = match rule.operator.as_str() {
+                "In" | "NotIn" => true,
+                "Exists" | "DoesNotExist" => false,
+                other => {
+                    let expected = "In, NotIn, Exists or DoesNotExist is expected";
+                    return Err(error("selector.matchExpressions.operator", other, expected));
+                }
+            };
+            if needs_values == rule.values.as_ref().is_none_or(Vec::is_empty) {
+                let expected = "In and NotIn need values, Exists and DoesNotExist must have none";
+                return Err(error("selector.matchExpressions.values", &rule.key, expected));
+            }
+        }
+        Ok(())
+    }
+
     /// The Secret with the credentials for the target cluster of the Link named `link`.
     pub fn credentials_secret(&self, link: &str) -> String {
         self.cluster_credentials_secret
@@ -278,6 +336,7 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelectorRequirement;
 
     fn spec() -> LinkSpec {
         LinkSpec {
@@ -324,6 +383,40 @@ mod tests {
         assert_eq!(broken(|s| probe(s).period = Some("soon".into())), "probeSpec.period");
         assert_eq!(broken(|s| probe(s).timeout = Some("0s".into())), "probeSpec.timeout");
         assert_eq!(broken(|s| probe(s).failure_threshold = Some("-1".into())), "probeSpec.failureThreshold");
+    }
+
+    #[test]
+    fn each_field_that_decides_what_is_mirrored_is_checked() {
+        assert_eq!(spec().mirroring("west"), Ok(()));
+        let broken = |link: &str, change: fn(&mut LinkSpec)| {
+            let mut spec = spec();
+            change(&mut spec);
+            spec.mirroring(link).unwrap_err().field
+        };
+        let rule = |spec: &mut LinkSpec, operator: &str, values: Option<Vec<String>>| {
+            let rule = LabelSelectorRequirement { key: "a".into(), operator: operator.into(), values };
+            spec.selector =
+                Some(LabelSelector { match_expressions: Some(vec![rule]), ..LabelSelector::default() });
+        };
+        let broken_rule = |operator, values| {
+            let mut spec = spec();
+            rule(&mut spec, operator, values);
+            spec.mirroring("west").unwrap_err().field
+        };
+        assert_eq!(broken("west.example", |_| {}), "targetClusterName");
+        assert_eq!(broken("w", |s| s.target_cluster_name = Some("West".into())), "targetClusterName");
+        assert_eq!(broken("w", |s| s.target_cluster_domain = Some("a b".into())), "targetClusterDomain");
+        assert_eq!(
+            broken("w", |s| s.target_cluster_linkerd_namespace = Some("a.b".into())),
+            "targetClusterLinkerdNamespace"
+        );
+        assert_eq!(
+            broken("w", |s| s.cluster_credentials_secret = Some("../x".into())),
+            "clusterCredentialsSecret"
+        );
+        assert_eq!(broken_rule("Near", None), "selector.matchExpressions.operator");
+        assert_eq!(broken_rule("In", None), "selector.matchExpressions.values");
+        assert_eq!(broken_rule("Exists", Some(vec!["x".into()])), "selector.matchExpressions.values");
     }
 
     #[test]

@@ -13,4 +13,5 @@ pub mod link;
 pub mod names;
 pub mod reason;
 pub mod selector;
+pub mod selector_text;
 pub mod slice;

@@ -54,6 +54,8 @@ pub struct Endpoint {
 #[derive(Debug, Default)]
 pub struct ServiceTable {
     services: BTreeMap<(String, String), ServiceRow>,
+    /// The namespaces that may export; `None`: all may.
+    gate: Option<BTreeSet<String>>,
     slices: HashMap<(String, String), SliceRow>,
     by_service: HashMap<(String, String), BTreeSet<String>>,
 }
@@ -76,6 +78,17 @@ impl ServiceTable {
         let changed = self.services != services;
         self.services = services;
         changed
+    }
+
+    /// Namespace `name` may export from now on, or may not. Whether this changes anything.
+    pub fn set_gate(&mut self, name: &str, open: bool) -> bool {
+        let gate = self.gate.get_or_insert_default();
+        if open { gate.insert(name.to_owned()) } else { gate.remove(name) }
+    }
+
+    /// Only these namespaces may export. Whether this changes anything.
+    pub fn reset_gate(&mut self, open: BTreeSet<String>) -> bool {
+        self.gate.replace(open) != self.gate
     }
 
     /// A slice is there, or gone.
@@ -159,6 +172,9 @@ impl ServiceTable {
     /// The exported Service of `target`, and the names of its ports that `target.port` stands for: the Service's
     /// number, or for headless Services, whose clients dial the pods, the pods' number.
     fn exported_ports(&self, target: &Target) -> Option<(&ServiceRow, Vec<&str>)> {
+        if self.gate.as_ref().is_some_and(|open| !open.contains(&target.namespace)) {
+            return None;
+        }
         let row = self.services.get(&(target.namespace.clone(), target.service.clone()))?;
         let by_service: Vec<&str> =
             row.ports.iter().filter(|p| p.port == target.port).map(|p| p.name.as_str()).collect();
@@ -210,6 +226,18 @@ mod tests {
     fn found(table: &ServiceTable, target: &str) -> Vec<String> {
         let target = target.parse().unwrap();
         table.endpoints(&target, &BTreeSet::new()).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn only_what_is_in_a_namespace_that_the_gate_names_is_exported() {
+        let mut table = table(row(), vec![endpoint([10, 0, 0, 1], true, false)]);
+        let target = "web.default:8080".parse().unwrap();
+        assert!(table.is_exported(&target));
+        assert!(table.reset_gate(BTreeSet::from(["other".to_owned()])));
+        assert!(!table.is_exported(&target) && found(&table, "web.default:8080").is_empty());
+        assert!(table.set_gate("default", true) && table.is_exported(&target));
+        assert!(table.set_gate("default", false) && !table.is_exported(&target));
+        assert!(!table.set_gate("default", false), "no news");
     }
 
     #[test]

@@ -6,11 +6,12 @@ use crate::{
 };
 use futures::StreamExt;
 use k8s_openapi::api::{
-    core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount},
+    core::v1::{ConfigMap, Namespace, Pod, Secret, Service, ServiceAccount},
     discovery::v1::EndpointSlice,
 };
 use kube::{
     Api, Client, Resource, ResourceExt,
+    core::PartialObjectMeta,
     runtime::{
         WatchStreamExt,
         watcher::{Config, Event, watcher},
@@ -26,6 +27,7 @@ use linkspan_core::{
 };
 use serde::de::DeserializeOwned;
 use std::{
+    collections::BTreeSet,
     fmt::Debug,
     pin::pin,
     sync::{Arc, Mutex, PoisonError},
@@ -133,6 +135,31 @@ fn start_credentials(
         move |event| {
             let data = newest(event).map(|map| map.data.unwrap_or_default());
             change(&mut |texts| texts.trust.clone_from(&data));
+        },
+    ));
+}
+
+/// Lets only Services in namespaces that the label selector `gate` selects be called from outside; the API server
+/// itself applies it. Until they are listed, none may.
+pub fn start_gate(
+    client: &Client,
+    gate: &str,
+    tables: &Tables,
+    readiness: &Readiness,
+    tasks: &mut JoinSet<()>,
+) {
+    tables.update_exports(|table| table.reset_gate(BTreeSet::new()));
+    let tables = tables.clone();
+    tasks.spawn(follow(
+        Api::<PartialObjectMeta<Namespace>>::all(client.clone()),
+        Config::default().labels(gate),
+        readiness.register("namespaces", "waiting for the first list of namespaces that may export"),
+        move |change| {
+            tables.update_exports(|table| match change {
+                Change::Apply(namespace) => table.set_gate(&namespace.name_any(), true),
+                Change::Delete(namespace) => table.set_gate(&namespace.name_any(), false),
+                Change::Reset(all) => table.reset_gate(all.iter().map(ResourceExt::name_any).collect()),
+            });
         },
     ));
 }

@@ -8,7 +8,6 @@ use crate::{
     manifests::{
         link::{self, LinkInput},
         object::Object,
-        selector_text,
     },
     observe::target::{self, SignIn},
     output::{self, Format},
@@ -17,7 +16,7 @@ use crate::{
 use clap::Args;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use linkspan_core::api::labels::REMOTE_ACCESS_ACCOUNT;
+use linkspan_core::api::{labels::REMOTE_ACCESS_ACCOUNT, selector_text};
 use std::{io::IsTerminal, time::Duration};
 
 /// The shortest token an API server gives.

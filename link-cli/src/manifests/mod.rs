@@ -6,7 +6,6 @@ pub mod link;
 pub mod object;
 pub mod optional;
 pub mod rights;
-pub mod selector_text;
 pub mod system;
 pub mod values;
 pub mod workloads;

@@ -3,7 +3,10 @@
 //! `list` and `watch` limited to a name work only with a field selector on that name, within a namespace: the parts
 //! watch their Secrets and ConfigMaps one by one. `create` cannot be limited to names at all.
 
-use crate::manifests::object::{Object, metadata};
+use crate::manifests::{
+    object::{Object, metadata},
+    values::Values,
+};
 use linkspan_core::api::{
     credentials::{CA_BUNDLE_CONFIG_MAP, CA_SECRET, GATEWAY_TLS_SECRET, GATEWAY_TRUST_CONFIG_MAP},
     labels::{CONTROLLER, GATEWAY, LINK_ACCOUNT, SIGNER},
@@ -21,9 +24,12 @@ const WATCH: [&str; 2] = ["list", "watch"];
 const KEEP: [&str; 4] = ["get", "list", "watch", "update"];
 
 /// The gateway's account and rights: it reads, and never writes.
-pub fn gateway(namespace: &str) -> Vec<Object> {
-    let cluster =
-        [rule("", &["services", "pods"], &WATCH), rule("discovery.k8s.io", &["endpointslices"], &WATCH)];
+pub fn gateway(namespace: &str, values: &Values) -> Vec<Object> {
+    let mut cluster =
+        vec![rule("", &["services", "pods"], &WATCH), rule("discovery.k8s.io", &["endpointslices"], &WATCH)];
+    if !values.export_namespaces.is_empty() {
+        cluster.push(rule("", &["namespaces"], &WATCH));
+    }
     let own = [
         rule("multicluster.linkerd.io", &["links"], &WATCH),
         rule("", &["serviceaccounts"], &WATCH),
@@ -34,8 +40,8 @@ pub fn gateway(namespace: &str) -> Vec<Object> {
 }
 
 /// The controller's account and rights.
-pub fn controller(namespace: &str) -> Vec<Object> {
-    let cluster = [
+pub fn controller(namespace: &str, values: &Values) -> Vec<Object> {
+    let mut cluster = vec![
         rule("", &["services"], &["get", "list", "watch", "create", "update", "delete"]),
         rule("", &["namespaces"], &READ),
         rule(
@@ -51,6 +57,9 @@ pub fn controller(namespace: &str) -> Vec<Object> {
         ),
         named("certificates.k8s.io", &["signers"], &[SIGNER], &["approve", "sign"]),
     ];
+    if !values.create_namespaces.is_empty() {
+        cluster.insert(2, rule("", &["namespaces"], &["create"]));
+    }
     let own = [
         rule("", &["serviceaccounts"], &["get"]),
         rule("", &["secrets", "configmaps"], &["create"]),
@@ -61,6 +70,7 @@ pub fn controller(namespace: &str) -> Vec<Object> {
         rule("linkspan.dev", &["exportedservices"], &["get", "list", "watch", "create", "update", "delete"]),
         rule("multicluster.linkerd.io", &["links"], &WATCH),
         rule("multicluster.linkerd.io", &["links/status"], &["patch"]),
+        rule("events.k8s.io", &["events"], &["create"]),
         rule("coordination.k8s.io", &["leases"], &["create"]),
         named("coordination.k8s.io", &["leases"], &[CONTROLLER], &["get", "update"]),
     ];
@@ -165,11 +175,21 @@ fn bound(kind: &str, namespace: &str, name: &str, role: (&str, &str), account: (
 mod tests {
     use super::*;
 
+    fn all() -> Values {
+        let selector = || "team=a".to_owned();
+        Values { export_namespaces: selector(), create_namespaces: selector(), ..Values::default() }
+    }
+
     #[test]
     fn no_rule_reaches_further_than_it_says() {
-        let all =
-            [gateway("ns"), controller("ns"), link_account("ns", "a"), link_reader("ns", "west")].concat();
-        for object in all.iter().chain([&remote_access_role()]) {
+        let every = [
+            gateway("ns", &all()),
+            controller("ns", &all()),
+            link_account("ns", "a"),
+            link_reader("ns", "west"),
+        ]
+        .concat();
+        for object in every.iter().chain([&remote_access_role()]) {
             for rule in object["rules"].as_array().into_iter().flatten() {
                 let text = rule.to_string();
                 assert!(!text.contains("\"*\""), "no wildcards: {text}");
@@ -186,7 +206,7 @@ mod tests {
 
     #[test]
     fn the_gateway_and_link_accounts_write_nothing_but_requests() {
-        for object in [gateway("ns"), link_account("ns", "a")].concat() {
+        for object in [gateway("ns", &all()), link_account("ns", "a")].concat() {
             for rule in object["rules"].as_array().into_iter().flatten() {
                 let writes =
                     rule["verbs"].as_array().unwrap().iter().any(|v| !READ.contains(&v.as_str().unwrap()));

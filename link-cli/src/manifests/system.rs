@@ -27,8 +27,8 @@ pub fn namespace(name: &str) -> Object {
 
 /// Everything but definitions and namespace: what the chart `linkspan` holds.
 pub fn parts(namespace: &str, values: &Values) -> Vec<Object> {
-    let mut all = rights::gateway(namespace);
-    all.extend(rights::controller(namespace));
+    let mut all = rights::gateway(namespace, values);
+    all.extend(rights::controller(namespace, values));
     all.push(rights::remote_access_role());
     all.extend(rights::link_account(namespace, REMOTE_ACCESS_ACCOUNT));
     all.extend(admission::policy(namespace));

@@ -1,6 +1,6 @@
 //! What can be chosen at installation: the same values, by the same names, as the chart's `values.yaml`.
 
-use linkspan_core::api::labels::GATEWAY_PORT;
+use linkspan_core::api::{labels::GATEWAY_PORT, selector_text};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -21,6 +21,10 @@ pub struct Values {
     pub log_level: String,
     /// `plain` or `json`.
     pub log_format: String,
+    /// Label selector of the namespaces whose Services may be exported; empty: all.
+    pub export_namespaces: String,
+    /// Label selector of the missing namespaces that are made for mirrors; empty: none.
+    pub create_namespaces: String,
     /// The gateway.
     pub gateway: GatewayValues,
     /// The mirror controller.
@@ -88,6 +92,8 @@ impl Default for Values {
             ha: false,
             log_level: "info".to_owned(),
             log_format: "plain".to_owned(),
+            export_namespaces: String::new(),
+            create_namespaces: String::new(),
             gateway: GatewayValues::default(),
             controller: ControllerValues::default(),
             network_policies: NetworkPolicyValues::default(),
@@ -196,6 +202,14 @@ impl Values {
             &["IfNotPresent", "Always", "Never"],
             "IfNotPresent, Always or Never is expected",
         )?;
+        for (name, selector) in
+            [("exportNamespaces", &self.export_namespaces), ("createNamespaces", &self.create_namespaces)]
+        {
+            if !selector.is_empty() && selector_text::parse(selector).is_err() {
+                let expected = "a label selector such as team in (a,b) is expected";
+                return Err(ValuesError::Range { name, value: selector.clone(), expected });
+            }
+        }
         let levels = ["error", "warn", "info", "debug", "trace"];
         one_of("logLevel", &self.log_level, &levels, "error, warn, info, debug or trace is expected")?;
         for (name, replicas) in

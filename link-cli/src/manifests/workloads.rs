@@ -155,13 +155,11 @@ fn container(values: &Values, workload: &Workload<'_>) -> Value {
     };
     let field =
         |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
-    let logs = [format!("--log-level={}", values.log_level), format!("--log-format={}", values.log_format)];
-    let args: Vec<&String> = logs.iter().chain(&workload.args).collect();
     json!({
         "name": workload.component,
         "image": values.image(workload.component),
         "imagePullPolicy": values.image_pull_policy,
-        "args": args,
+        "args": args(values, workload),
         "env": [field("POD_NAMESPACE", "metadata.namespace"), field("POD_NAME", "metadata.name")],
         "ports": workload.ports,
         "readinessProbe": probe("/ready", 2, 3),
@@ -173,6 +171,19 @@ fn container(values: &Values, workload: &Workload<'_>) -> Value {
             "capabilities": {"drop": ["ALL"]},
         },
     })
+}
+
+fn args(values: &Values, workload: &Workload<'_>) -> Vec<String> {
+    let mut args =
+        vec![format!("--log-level={}", values.log_level), format!("--log-format={}", values.log_format)];
+    args.extend(workload.args.iter().cloned());
+    if !values.export_namespaces.is_empty() {
+        args.push(format!("--export-namespaces={}", values.export_namespaces));
+    }
+    if workload.component == CONTROLLER_COMPONENT && !values.create_namespaces.is_empty() {
+        args.push(format!("--create-namespaces={}", values.create_namespaces));
+    }
+    args
 }
 
 /// Pods of one part keep away from each other, by node first, then by zone, as far as there is room.

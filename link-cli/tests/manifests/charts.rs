@@ -32,6 +32,8 @@ fn cases() -> [(&'static str, Vec<&'static str>); 8] {
                 "logLevel=debug",
                 "gateway.serviceAnnotations.a/b=c",
                 "controller.replicas=2",
+                "exportNamespaces=team=a",
+                "createNamespaces=kubernetes.io/metadata.name=shop",
             ],
         ),
         (

@@ -2,15 +2,10 @@
 
 use crate::{
     desired::routes,
-    snapshot::{Key, Origin, Snapshot, label},
+    snapshot::{Key, Origin, Snapshot, standing::StandingService},
     status::verdict::Failure,
 };
-use k8s_openapi::api::core::v1::Service;
-use linkspan_core::api::{
-    labels::{CLUSTER_NAME, EXPORT_NAMESPACE},
-    names,
-};
-use std::collections::BTreeSet;
+use linkspan_core::api::names;
 
 /// What is to be done under a local name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,48 +33,40 @@ pub struct Decided {
 
 /// The link that the Service `service` under `key` mirrors for, or `None` when it is not ours. A slice of ours that it
 /// owns proves it even when labels or annotations were removed by hand.
-pub fn owner_of(snapshot: &Snapshot, key: &Key, service: &Service) -> Option<String> {
-    let uid = service.metadata.uid.as_deref().unwrap_or_default();
-    let owned = snapshot.slices_of(key).into_iter().find(|slice| {
-        let owners = slice.metadata.owner_references.as_deref().unwrap_or_default();
-        owners.iter().any(|owner| owner.uid == uid)
-    });
-    if let Some(link) = owned.and_then(|slice| label(&slice.metadata, CLUSTER_NAME)) {
-        return Some(link.to_owned());
-    }
-    let marked = service.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(EXPORT_NAMESPACE));
-    label(&service.metadata, CLUSTER_NAME).filter(|_| marked).map(str::to_owned)
+pub fn owner_of(snapshot: &Snapshot, key: &Key, service: &StandingService) -> Option<String> {
+    let uid = Some(&*service.state.uid);
+    let owned = snapshot.slices_of(key).iter().find(|slice| slice.owner.as_deref() == uid);
+    let link = owned.and_then(|slice| slice.link.as_deref());
+    link.or_else(|| service.link.as_deref().filter(|_| service.marked)).map(str::to_owned)
 }
 
 /// Decides what stands under `key`.
 pub fn decide(snapshot: &Snapshot, key: &Key) -> Decided {
-    let nothing = BTreeSet::new();
-    let claims = snapshot.claims(key).unwrap_or(&nothing);
+    let claims = snapshot.claims(key);
     let refuse_all = |decision, why: Failure| Decided {
         decision,
-        refused: claims.iter().map(|origin| (origin.clone(), why.clone())).collect(),
+        refused: claims.clone().map(|origin| (origin.clone(), why.clone())).collect(),
     };
     if !snapshot.local_synced() {
         return Decided { decision: Decision::Wait, refused: Vec::new() };
     }
-    let standing = snapshot.services.items.get(key);
+    let standing = snapshot.service(key);
     let owner = standing.and_then(|service| owner_of(snapshot, key, service));
     if let Some(whose) = foreign(snapshot, key, standing, owner.as_ref()) {
         let message =
             format!("Service {key} is in the way: {whose}; rename or delete it, and the mirror is made");
         return refuse_all(Decision::Leave, Failure::new("Conflict", message));
     }
-    if let Some(link) = unlisted_owner(snapshot, key, owner.as_ref(), claims) {
+    if let Some(link) = unlisted_owner(snapshot, key, owner.as_deref()) {
         let message =
             format!("name {key} is taken by a mirror of link {link}, whose cluster is not reached yet");
         return refuse_all(Decision::Hold(link), Failure::new("NameTaken", message));
     }
-    let Some(winner) = claims.iter().min_by_key(|o| rank(snapshot, o, owner.as_ref())) else {
+    let Some(winner) = claims.clone().min_by_key(|o| rank(snapshot, o, owner.as_ref())) else {
         return Decided { decision: Decision::Clear, refused: Vec::new() };
     };
     let taken = format!("name {key} is taken by the mirror of {}", told(winner));
     let mut refused: Vec<(Origin, Failure)> = claims
-        .iter()
         .filter(|origin| *origin != winner)
         .map(|origin| (origin.clone(), Failure::new("NameTaken", taken.clone())))
         .collect();
@@ -97,7 +84,7 @@ pub fn decide(snapshot: &Snapshot, key: &Key) -> Decided {
 fn foreign(
     snapshot: &Snapshot,
     key: &Key,
-    standing: Option<&Service>,
+    standing: Option<&StandingService>,
     owner: Option<&String>,
 ) -> Option<String> {
     match standing {
@@ -108,16 +95,11 @@ fn foreign(
 }
 
 /// The link that what stands belongs to, if it exists, does not ask for the name, and may do so once it was listed.
-fn unlisted_owner(
-    snapshot: &Snapshot,
-    key: &Key,
-    owner: Option<&String>,
-    claims: &BTreeSet<Origin>,
-) -> Option<String> {
-    let by_slice = || snapshot.slices_of(key).into_iter().find_map(|s| label(&s.metadata, CLUSTER_NAME));
-    let link = owner.map(String::as_str).or_else(by_slice)?;
+fn unlisted_owner(snapshot: &Snapshot, key: &Key, owner: Option<&str>) -> Option<String> {
+    let by_slice = || snapshot.slices_of(key).iter().find_map(|slice| slice.link.as_deref());
+    let link = owner.or_else(by_slice)?;
     let listed = snapshot.remotes.get(link).is_some_and(|remote| remote.synced);
-    let asks = claims.iter().any(|origin| origin.link == link);
+    let asks = snapshot.claims(key).any(|origin| origin.link == link);
     (snapshot.links.items.contains_key(link) && !listed && !asks).then(|| link.to_owned())
 }
 
@@ -135,7 +117,12 @@ fn obstacle(snapshot: &Snapshot, key: &Key, origin: &Origin) -> Option<Failure> 
     if let Err(error) = names::mirror_name(name, &link.cluster_name) {
         return Some(Failure::new("InvalidService", error.to_string()));
     }
-    if !snapshot.namespaces.items.contains_key(&key.namespace) {
+    if !names::is_dns_label(&key.name) {
+        let message = format!("{:?} is no name that a Service can have", key.name);
+        return Some(Failure::new("InvalidService", message));
+    }
+    let missing = !snapshot.namespaces.items.contains_key(&key.namespace);
+    if missing && !snapshot.makes_namespace(&key.namespace, &link.name) {
         let message =
             format!("namespace {0} does not exist: create it, and the mirror is made", key.namespace);
         return Some(Failure::new("MissingNamespace", message));

@@ -37,10 +37,10 @@ pub fn mirror_of(
 ) -> Option<Mirror> {
     let link = snapshot.links.items.get(&origin.link)?;
     let export = snapshot.export(origin)?;
-    let ports = ports::mirror_ports(origin, export, assigned);
-    let service = service::service(key, link, origin, export, &ports);
-    let slices = match snapshot.services.items.get(key) {
-        Some(standing) if is_root(origin, export) => slices::of_root(snapshot, key, link, export, standing),
+    let ports = ports::mirror_ports(origin, &export, assigned);
+    let service = service::service(key, link, origin, &export, &ports);
+    let slices = match snapshot.service(key) {
+        Some(standing) if is_root(origin, &export) => slices::of_root(snapshot, key, link, &export, standing),
         Some(standing) => slices::of_mirror(snapshot, key, link, &ports, standing),
         None => Vec::new(),
     };

@@ -46,7 +46,7 @@ fn route(origin: &Origin, port: u16) -> Route {
 /// What `origin`'s mirror needs a port of the gateway for. A headless root needs none: its pods' mirrors have them.
 pub fn routes(snapshot: &Snapshot, origin: &Origin) -> BTreeSet<Route> {
     match snapshot.export(origin) {
-        Some(export) if !is_root(origin, export) => tcp(export).map(|p| route(origin, p.port)).collect(),
+        Some(export) if !is_root(origin, &export) => tcp(&export).map(|p| route(origin, p.port)).collect(),
         _ => BTreeSet::new(),
     }
 }

@@ -15,7 +15,7 @@ use linkspan_core::api::{
     exported_service::ExportedServiceSpec,
     labels::{
         CLUSTER_NAME, EXPORT_NAMESPACE, HEADLESS_MIRROR_SVC_NAME, MIRRORED, MIRRORED_SERVICE,
-        REMOTE_RESOURCE_VERSION, REMOTE_SVC_FQ_NAME,
+        REMOTE_GATEWAY_IDENTITY, REMOTE_RESOURCE_VERSION, REMOTE_SVC_FQ_NAME,
     },
 };
 
@@ -65,6 +65,9 @@ fn metadata(key: &Key, link: &LinkView, origin: &Origin, export: &ExportedServic
     let name = format!("{host}{}.{}.svc.{}", origin.service, origin.namespace, link.domain);
     annotations.insert(REMOTE_SVC_FQ_NAME.to_owned(), name);
     annotations.insert(EXPORT_NAMESPACE.to_owned(), origin.namespace.clone());
+    if !link.gateway_identity.is_empty() {
+        annotations.insert(REMOTE_GATEWAY_IDENTITY.to_owned(), link.gateway_identity.clone());
+    }
     if origin.host.is_none() {
         annotations.insert(REMOTE_RESOURCE_VERSION.to_owned(), export.resource_version.clone());
     }

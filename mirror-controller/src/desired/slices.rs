@@ -5,13 +5,13 @@ use crate::{
     gateways::table::GatewayPod,
     link::view::LinkView,
     liveness,
-    snapshot::{Key, Snapshot, label},
+    snapshot::{
+        Key, Snapshot,
+        standing::{Family, StandingService, StandingSlice, endpoints_print},
+    },
 };
 use k8s_openapi::{
-    api::{
-        core::v1::Service,
-        discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice},
-    },
+    api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice},
     apimachinery::pkg::apis::meta::v1::OwnerReference,
 };
 use kube::api::ObjectMeta;
@@ -20,17 +20,7 @@ use linkspan_core::api::{
     labels::{CLUSTER_NAME, MANAGED_BY, REMOTE_GATEWAY_IDENTITY, SLICE_MANAGED_BY, SLICE_SERVICE_NAME},
     slice::SliceRoute,
 };
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
-
-/// The address families of `service`, as slices call them.
-fn families(service: &Service) -> impl Iterator<Item = &'static str> {
-    let spec = service.spec.as_ref();
-    let families = spec.and_then(|s| s.ip_families.as_deref()).unwrap_or_default();
-    families.iter().map(|family| if family == "IPv6" { "IPv6" } else { "IPv4" })
-}
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Slices of a mirror that leads through the gateway.
 pub(super) fn of_mirror(
@@ -38,7 +28,7 @@ pub(super) fn of_mirror(
     key: &Key,
     link: &LinkView,
     ports: &[MirrorPort],
-    standing: &Service,
+    standing: &StandingService,
 ) -> Vec<EndpointSlice> {
     let route = SliceRoute {
         link: link.name.clone(),
@@ -47,13 +37,16 @@ pub(super) fn of_mirror(
     let listed = listed(&snapshot.pods.items, &link.name, ports);
     let needed: BTreeSet<u16> = listed.iter().map(|p| p.target).collect();
     let remote_ready = listed.iter().any(|p| p.ready);
-    families(standing)
+    standing
+        .families
+        .iter()
+        .copied()
         .map(|family| {
             let mut metadata = metadata(key, link, standing, family);
             let annotations = metadata.annotations.get_or_insert_default();
             annotations.extend(route.to_annotations());
             EndpointSlice {
-                address_type: family.to_owned(),
+                address_type: family.as_str().to_owned(),
                 endpoints: endpoints(&snapshot.pods.items, family, &link.name, &needed, remote_ready),
                 metadata,
                 ports: Some(listed.iter().map(|p| slice_port(p)).collect()),
@@ -90,13 +83,13 @@ fn slice_port(port: &MirrorPort) -> EndpointPort {
 /// The gateway pods as endpoints; ready where they can carry flows of `link` on all `needed` ports.
 fn endpoints(
     pods: &BTreeMap<String, GatewayPod>,
-    family: &str,
+    family: Family,
     link: &str,
     needed: &BTreeSet<u16>,
     remote_ready: bool,
 ) -> Vec<Endpoint> {
     let blind = liveness::all_silent(pods);
-    let address = |pod: &GatewayPod| pod.place.ips.iter().find(|ip| is_family(**ip, family)).copied();
+    let address = |pod: &GatewayPod| pod.place.ips.iter().find(|ip| family.has(**ip)).copied();
     pods.values()
         .filter_map(|pod| Some((pod, address(pod)?)))
         .map(|(pod, ip)| {
@@ -115,17 +108,13 @@ fn endpoints(
         .collect()
 }
 
-fn is_family(ip: IpAddr, family: &str) -> bool {
-    ip.is_ipv6() == (family == "IPv6")
-}
-
 /// Slices of a headless root: each pod's host name leads to the address of that pod's own mirror.
 pub(super) fn of_root(
     snapshot: &Snapshot,
     key: &Key,
     link: &LinkView,
     export: &ExportedServiceSpec,
-    standing: &Service,
+    standing: &StandingService,
 ) -> Vec<EndpointSlice> {
     let port = |p: &linkspan_core::api::exported_service::ExportedPort| EndpointPort {
         name: Some(p.name.clone()),
@@ -135,11 +124,14 @@ pub(super) fn of_root(
     };
     let ports: Vec<EndpointPort> = export.ports.iter().filter(|p| p.protocol == "TCP").map(port).collect();
     // A root without selector is given every family, also one that the pods' mirrors have no address of.
-    families(standing)
+    standing
+        .families
+        .iter()
+        .copied()
         .filter_map(|family| {
             let members = export.members.iter().filter_map(|member| {
                 let mirror = Key::new(&key.namespace, format!("{}-{}", member.hostname, link.cluster_name));
-                let ip = cluster_ip(snapshot.services.items.get(&mirror)?, family)?;
+                let ip = snapshot.service(&mirror)?.ips.iter().find(|ip| family.has(**ip))?;
                 let (ready, leaves) = (Some(member.ready), Some(false));
                 Some(Endpoint {
                     addresses: vec![ip.to_string()],
@@ -150,7 +142,7 @@ pub(super) fn of_root(
             });
             let endpoints: Vec<Endpoint> = members.collect();
             (!endpoints.is_empty()).then(|| EndpointSlice {
-                address_type: family.to_owned(),
+                address_type: family.as_str().to_owned(),
                 endpoints,
                 metadata: metadata(key, link, standing, family),
                 ports: Some(ports.clone()),
@@ -159,12 +151,7 @@ pub(super) fn of_root(
         .collect()
 }
 
-fn cluster_ip(service: &Service, family: &str) -> Option<IpAddr> {
-    let ips = service.spec.as_ref()?.cluster_ips.as_deref()?;
-    ips.iter().filter_map(|ip| ip.parse().ok()).find(|ip| is_family(*ip, family))
-}
-
-fn metadata(key: &Key, link: &LinkView, standing: &Service, family: &str) -> ObjectMeta {
+fn metadata(key: &Key, link: &LinkView, standing: &StandingService, family: Family) -> ObjectMeta {
     let labels = [
         (SLICE_MANAGED_BY, MANAGED_BY),
         (SLICE_SERVICE_NAME, key.name.as_str()),
@@ -172,7 +159,7 @@ fn metadata(key: &Key, link: &LinkView, standing: &Service, family: &str) -> Obj
     ];
     let identity = (REMOTE_GATEWAY_IDENTITY.to_owned(), link.gateway_identity.clone());
     ObjectMeta {
-        name: Some(format!("{}-{}", key.name, family.to_lowercase())),
+        name: Some(format!("{}-{}", key.name, family.as_str().to_lowercase())),
         namespace: Some(key.namespace.clone()),
         labels: Some(labels.map(|(k, v)| (k.to_owned(), v.to_owned())).into()),
         annotations: Some(BTreeMap::from([identity])),
@@ -180,7 +167,7 @@ fn metadata(key: &Key, link: &LinkView, standing: &Service, family: &str) -> Obj
             api_version: "v1".to_owned(),
             kind: "Service".to_owned(),
             name: key.name.clone(),
-            uid: standing.metadata.uid.clone().unwrap_or_default(),
+            uid: standing.state.uid.to_string(),
             controller: Some(true),
             block_owner_deletion: None,
         }]),
@@ -188,21 +175,11 @@ fn metadata(key: &Key, link: &LinkView, standing: &Service, family: &str) -> Obj
     }
 }
 
-/// Our slices under `key` as they should look while their link's target is not listed: as they are, but with the
-/// gateway pods that carry flows now.
-pub fn held(snapshot: &Snapshot, key: &Key) -> Vec<EndpointSlice> {
-    let slices = snapshot.slices_of(key).into_iter().cloned();
-    slices
-        .map(|mut slice| {
-            let annotations = slice.metadata.annotations.clone().unwrap_or_default();
-            // A headless root has no ports of its own, and its endpoints are no gateway pods.
-            if let Ok(route) = SliceRoute::from_annotations(&annotations) {
-                let ports = slice.ports.iter().flatten().filter_map(|p| u16::try_from(p.port?).ok());
-                let needed = ports.filter(|port| route.ports.contains_key(port)).collect();
-                let link = label(&slice.metadata, CLUSTER_NAME).unwrap_or(&route.link).to_owned();
-                slice.endpoints = endpoints(&snapshot.pods.items, &slice.address_type, &link, &needed, true);
-            }
-            slice
-        })
-        .collect()
+/// The endpoints that the slice `standing` should have while its link's target is not listed: the gateway pods that
+/// carry flows now. `None` when it has them, and for a headless root, whose endpoints are no gateway pods.
+pub fn held(snapshot: &Snapshot, standing: &StandingSlice) -> Option<Vec<Endpoint>> {
+    let link = standing.link.as_deref().filter(|_| !standing.ports.is_empty())?;
+    let needed = standing.ports.iter().copied().collect();
+    let endpoints = endpoints(&snapshot.pods.items, standing.family, link, &needed, true);
+    (endpoints_print(&endpoints) != standing.endpoints).then_some(endpoints)
 }

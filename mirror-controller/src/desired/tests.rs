@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    fixtures::{Api, export, link, pod, synced},
+    fixtures::{Api, export, link, pod, synced, verdicts},
     link::view::LinkView,
     status::verdict::Verdict,
 };
@@ -18,7 +18,8 @@ fn conditions(slice: &EndpointSlice) -> Vec<(bool, bool, bool)> {
 }
 
 fn verdict(snapshot: &Snapshot, link: &str, service: &str) -> &'static str {
-    match snapshot.verdicts(link).find(|(origin, _)| origin.service == service && origin.host.is_none()) {
+    let mut verdicts = verdicts(snapshot, link).into_iter();
+    match verdicts.find(|(origin, _)| origin.service == service && origin.host.is_none()) {
         Some((_, Verdict::Failed(f) | Verdict::Partly(f))) => f.reason,
         Some((_, Verdict::Mirrored)) => "Mirrored",
         Some((_, Verdict::Pending)) => "Pending",
@@ -34,7 +35,7 @@ fn a_mirror_carries_what_clients_and_gateways_need() {
     exported.annotations =
         BTreeMap::from([("team".to_owned(), "a".to_owned()), ("x.io/y".to_owned(), "z".to_owned())]);
     snapshot.link_seen(LinkView { excluded_annotations: vec!["x.io/*".to_owned()], ..link("west") });
-    snapshot.export_seen("west", exported);
+    snapshot.export_seen("west", &exported);
     api.settle(&mut snapshot);
     let service = serde_json::to_value(api.service("my-api-west")).unwrap();
     assert_eq!(
@@ -45,6 +46,7 @@ fn a_mirror_carries_what_clients_and_gateways_need() {
     assert_eq!(
         service["metadata"]["annotations"],
         serde_json::json!({"team": "a", "mirror.linkerd.io/remote-svc-fq-name": "my-api.default.svc.cluster.local",
+            "mirror.linkerd.io/remote-gateway-identity": "spiffe://u.linkspan/ns/linkspan/sa/linkspan-gateway",
             "mirror.linkerd.io/remote-resource-version": "7", "linkspan.dev/service-namespace": "default"})
     );
     assert_eq!(
@@ -68,7 +70,7 @@ fn a_mirror_carries_what_clients_and_gateways_need() {
 #[test]
 fn an_endpoint_is_ready_only_while_pod_link_port_and_remote_are() {
     let (mut snapshot, mut api) = (synced(&["west"]), Api::default());
-    snapshot.export_seen("west", export("api", &[80]));
+    snapshot.export_seen("west", &export("api", &[80]));
     let mut told = |snapshot: &mut Snapshot, pods: Vec<(String, crate::gateways::table::GatewayPod)>| {
         snapshot.pods_reset(pods.into_iter().collect());
         api.settle(snapshot);
@@ -93,7 +95,7 @@ fn an_endpoint_is_ready_only_while_pod_link_port_and_remote_are() {
     );
     let mut unready = export("api", &[80]);
     unready.ports[0].ready = false;
-    snapshot.export_seen("west", unready);
+    snapshot.export_seen("west", &unready);
     assert_eq!(
         told(&mut snapshot, vec![pod(1, &["west"], [10_000])]),
         [(false, false, false)],
@@ -106,7 +108,7 @@ fn a_port_without_remote_endpoints_fails_alone() {
     let (mut snapshot, mut api) = (synced(&["west"]), Api::default());
     let mut exported = export("api", &[80, 81]);
     exported.ports[1].ready = false;
-    snapshot.export_seen("west", exported);
+    snapshot.export_seen("west", &exported);
     api.settle(&mut snapshot);
     let ports: Vec<Option<i32>> = api.slice("api-west").ports.iter().flatten().map(|p| p.port).collect();
     assert_eq!(ports, [Some(10_000)]);
@@ -131,7 +133,7 @@ fn what_cannot_be_mirrored_is_told_and_nothing_is_made() {
     loops.labels.insert("mirror.linkerd.io/mirrored-service".to_owned(), "true".to_owned());
     let long = "a".repeat(60);
     for spec in [elsewhere, datagrams, both, loops, export(&long, &[80])] {
-        snapshot.export_seen("west", spec);
+        snapshot.export_seen("west", &spec);
     }
     api.settle(&mut snapshot);
     assert_eq!(verdict(&snapshot, "west", "away"), "MissingNamespace");
@@ -149,9 +151,9 @@ fn what_cannot_be_mirrored_is_told_and_nothing_is_made() {
 #[test]
 fn of_two_links_that_want_one_name_the_one_that_has_it_keeps_it() {
     let (mut snapshot, mut api) = (synced(&["c", "b-c"]), Api::default());
-    snapshot.export_seen("c", export("a-b", &[80]));
+    snapshot.export_seen("c", &export("a-b", &[80]));
     api.settle(&mut snapshot);
-    snapshot.export_seen("b-c", export("a", &[80]));
+    snapshot.export_seen("b-c", &export("a", &[80]));
     assert!(api.settle(&mut snapshot).is_empty());
     assert_eq!((verdict(&snapshot, "c", "a-b"), verdict(&snapshot, "b-c", "a")), ("Mirrored", "NameTaken"));
     snapshot.export_gone("c", &Key::new("default", "a-b"));
@@ -170,7 +172,7 @@ fn a_headless_service_has_a_root_and_a_mirror_per_pod() {
     exported.headless = true;
     let member = |host: &str| ExportedMember { hostname: host.to_owned(), ready: true };
     exported.members = vec![member("web-0"), member("web-1")];
-    snapshot.export_seen("west", exported.clone());
+    snapshot.export_seen("west", &exported);
     api.settle(&mut snapshot);
     assert_eq!(api.service("web-west").spec.as_ref().unwrap().cluster_ip.as_deref(), Some("None"));
     let pod_mirror = api.service("web-0-west");
@@ -185,7 +187,7 @@ fn a_headless_service_has_a_root_and_a_mirror_per_pod() {
         SliceRoute::from_annotations(api.slice("web-0-west").metadata.annotations.as_ref().unwrap()).unwrap();
     assert_eq!(route.ports.values().next().unwrap().to_string(), "web-0.web.default:80");
     exported.members.pop();
-    snapshot.export_seen("west", exported);
+    snapshot.export_seen("west", &exported);
     let writes = api.settle(&mut snapshot);
     assert!(
         writes.iter().all(|w| !format!("{w:?}").contains("\"web-0-west\"")),

@@ -13,10 +13,13 @@ use linkspan_core::api::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Whether `service` is exported: labelled so, and no mirror itself.
+/// Whether `service` is exported: labelled so, no mirror itself, and no mere name of something else.
 pub fn is_exported(service: &Service) -> bool {
     let labels = service.labels();
-    labels.get(EXPORTED).is_some_and(|value| value == "true") && !labels.contains_key(MIRRORED_SERVICE)
+    let is_name = service.spec.as_ref().and_then(|s| s.type_.as_deref()) == Some("ExternalName");
+    !is_name
+        && labels.get(EXPORTED).is_some_and(|value| value == "true")
+        && !labels.contains_key(MIRRORED_SERVICE)
 }
 
 /// What is published, in `namespace`, of `service` with its `slices`.

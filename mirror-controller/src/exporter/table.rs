@@ -4,38 +4,73 @@
 //! once; until then nothing is written for it.
 
 use crate::{
-    diff::{Change, Seen, diff_export},
+    diff::{Change, diff_export},
     exporter::desired::{export_of, is_exported},
-    snapshot::{Key, Listed, service_of},
+    snapshot::{Key, Listed, packed::PackedObject, standing::State},
 };
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use linkspan_core::api::{exported_service::ExportedService, names};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// A slice, by its name.
+pub type NamedSlice = (String, PackedObject<EndpointSlice>);
+
 /// Everything that decides what is published.
 #[derive(Debug, Default)]
 pub struct ExportTable {
     namespace: String,
-    services: Listed<Key, Service>,
-    slices: BTreeMap<Key, Listed<String, EndpointSlice>>,
+    /// The namespaces that may export; `None`: all may.
+    gate: Option<Gate>,
+    services: Listed<Key, PackedObject<Service>>,
+    slices: BTreeMap<Key, Listed<String, PackedObject<EndpointSlice>>>,
     slices_synced: bool,
-    published: Listed<String, ExportedService>,
+    /// What was exported when the list of all slices under way began: of these it brings everything.
+    listing: BTreeSet<Key>,
+    published: Listed<String, PackedObject<ExportedService>>,
     /// Grows with each event about a Service's slices.
     events: BTreeMap<Key, u64>,
     unlisted: BTreeSet<Key>,
     dirty: BTreeSet<String>,
 }
 
+/// The namespaces that may export.
+#[derive(Debug, Default)]
+struct Gate {
+    open: BTreeSet<String>,
+    synced: bool,
+}
+
 impl ExportTable {
-    /// Publishes in `namespace`.
-    pub fn new(namespace: String) -> Self {
-        Self { namespace, ..Self::default() }
+    /// Publishes in `namespace`. `gated`: only what is in the namespaces that [`ExportTable::gate_reset`] names.
+    pub fn new(namespace: String, gated: bool) -> Self {
+        Self { namespace, gate: gated.then(Gate::default), ..Self::default() }
+    }
+
+    /// All namespaces that may export.
+    pub fn gate_reset(&mut self, open: impl IntoIterator<Item = String>) {
+        self.gate = Some(Gate { open: open.into_iter().collect(), synced: true });
+        self.mark_all();
+    }
+
+    /// Namespace `name` may export from now on, or may not.
+    pub fn gate(&mut self, name: &str, open: bool) {
+        let gate = self.gate.get_or_insert_default();
+        let changed = if open { gate.open.insert(name.to_owned()) } else { gate.open.remove(name) };
+        if changed {
+            let inside = self.services.items.range(Key::new(name, "")..);
+            let inside = inside.take_while(|(key, _)| key.namespace == name).map(|(key, _)| export_name(key));
+            self.dirty.extend(inside);
+        }
+    }
+
+    fn is_open(&self, namespace: &str) -> bool {
+        self.gate.as_ref().is_none_or(|gate| gate.open.contains(namespace))
     }
 
     /// All Services with the export label.
     pub fn services_reset(&mut self, services: Vec<Service>) {
-        let exported = services.into_iter().filter(is_exported).map(|s| (Key::of(&s), s));
-        for (key, _) in self.services.reset(exported) {
+        let exported = services.into_iter().filter(is_exported).map(|s| (Key::of(&s), packed(s)));
+        for key in self.services.reset(exported) {
             self.touch(&key);
         }
         self.mark_all();
@@ -45,17 +80,16 @@ impl ExportTable {
     pub fn service_seen(&mut self, service: Service) {
         let key = Key::of(&service);
         if !is_exported(&service) {
-            self.service_gone(&service);
-        } else if self.services.seen(key.clone(), service).is_some() {
+            self.service_gone(&key, &State::of(&service));
+        } else if self.services.seen(key.clone(), packed(service)) {
             self.touch(&key);
         }
     }
 
-    /// A Service was deleted, or is exported no longer.
-    pub fn service_gone(&mut self, service: &Service) {
-        let key = Key::of(service);
-        if self.services.gone(&key, service).is_some() {
-            self.touch(&key);
+    /// A Service was deleted in this last state, or is exported no longer.
+    pub fn service_gone(&mut self, key: &Key, state: &State) {
+        if self.services.gone(key, state) {
+            self.touch(key);
         }
     }
 
@@ -64,58 +98,60 @@ impl ExportTable {
         if !self.services.items.contains_key(key) {
             self.slices.remove(key);
             self.unlisted.remove(key);
+            self.listing.remove(key);
             self.events.remove(key);
         } else if !self.slices.contains_key(key) {
             self.unlisted.insert(key.clone());
         }
     }
 
-    /// Whether the Services were listed.
-    pub fn services_synced(&self) -> bool {
-        self.services.synced
+    /// Whether `service` carries the export label: of others, no slice is kept.
+    pub fn is_labelled(&self, service: &Key) -> bool {
+        self.services.items.contains_key(service)
     }
 
-    /// All slices there are that others than we keep.
-    pub fn slices_reset(&mut self, slices: Vec<EndpointSlice>) {
-        let mut by_service: BTreeMap<Key, Vec<EndpointSlice>> = BTreeMap::new();
-        for slice in slices {
-            if let Some(service) = service_of(&slice).filter(|key| self.services.items.contains_key(key)) {
-                by_service.entry(service).or_default().push(slice);
-            }
+    /// A list of all slices begins.
+    pub fn slices_begin(&mut self) {
+        self.listing = self.services.items.keys().cloned().collect();
+    }
+
+    /// All slices there are that others than we keep, as far as they are of Services with the export label.
+    pub fn slices_reset(&mut self, slices: Vec<(Key, NamedSlice)>) {
+        let mut by_service: BTreeMap<Key, Vec<NamedSlice>> = BTreeMap::new();
+        for (service, slice) in slices {
+            by_service.entry(service).or_default().push(slice);
         }
         self.slices_synced = true;
-        let exported: Vec<Key> = self.services.items.keys().cloned().collect();
-        for service in exported {
+        for service in std::mem::take(&mut self.listing) {
             let slices = by_service.remove(&service).unwrap_or_default();
             *self.events.entry(service.clone()).or_default() += 1;
             self.take_in(&service, slices);
         }
     }
 
-    /// A slice that others keep was made or changed.
-    pub fn slice_seen(&mut self, slice: EndpointSlice) {
-        if let Some(service) = self.exported_service_of(&slice) {
-            let slices = self.slices.entry(service.clone()).or_default();
-            if slices.seen(Key::of(&slice).name, slice).is_some() {
-                self.dirty.insert(export_name(&service));
-            }
+    /// A slice of `service` that others keep was made or changed.
+    pub fn slice_seen(&mut self, service: &Key, (name, slice): NamedSlice) {
+        if self.has_news_of(service) && self.slices.entry(service.clone()).or_default().seen(name, slice) {
+            self.dirty.insert(export_name(service));
         }
     }
 
-    /// A slice that others keep was deleted.
-    pub fn slice_gone(&mut self, slice: &EndpointSlice) {
-        if let Some(service) = self.exported_service_of(slice)
-            && let Some(slices) = self.slices.get_mut(&service)
-            && slices.gone(&Key::of(slice).name, slice).is_some()
+    /// A slice of `service` that others keep was deleted in this last state.
+    pub fn slice_gone(&mut self, service: &Key, name: &String, state: &State) {
+        if self.has_news_of(service)
+            && let Some(slices) = self.slices.get_mut(service)
+            && slices.gone(name, state)
         {
-            self.dirty.insert(export_name(&service));
+            self.dirty.insert(export_name(service));
         }
     }
 
-    fn exported_service_of(&mut self, slice: &EndpointSlice) -> Option<Key> {
-        let service = service_of(slice).filter(|key| self.services.items.contains_key(key))?;
-        *self.events.entry(service.clone()).or_default() += 1;
-        Some(service)
+    fn has_news_of(&mut self, service: &Key) -> bool {
+        let labelled = self.is_labelled(service);
+        if labelled {
+            *self.events.entry(service.clone()).or_default() += 1;
+        }
+        labelled
     }
 
     /// Services whose slices must be listed, each with what [`ExportTable::listed`] needs. None before the first list
@@ -126,16 +162,15 @@ impl ExportTable {
     }
 
     /// The slices of `service` were listed. Whether that can be used: not when a slice changed meanwhile.
-    pub fn listed(&mut self, service: &Key, events: u64, slices: Vec<EndpointSlice>) -> bool {
+    pub fn listed(&mut self, service: &Key, events: u64, slices: Vec<NamedSlice>) -> bool {
         let usable = self.events.get(service).copied().unwrap_or_default() == events;
-        if usable && self.services.items.contains_key(service) {
+        if usable && self.is_labelled(service) {
             self.take_in(service, slices);
         }
         usable
     }
 
-    fn take_in(&mut self, service: &Key, slices: Vec<EndpointSlice>) {
-        let slices = slices.into_iter().map(|slice| (Key::of(&slice).name, slice));
+    fn take_in(&mut self, service: &Key, slices: Vec<NamedSlice>) {
         let known = self.slices.entry(service.clone()).or_default();
         let first = !known.synced;
         if !known.reset(slices).is_empty() || first {
@@ -145,36 +180,24 @@ impl ExportTable {
     }
 
     /// All that is published.
-    pub fn published_reset(&mut self, published: Vec<ExportedService>) {
-        let named = published.into_iter().map(|e| (Key::of(&e).name, e));
-        for (name, _) in self.published.reset(named) {
+    pub fn published_reset(&mut self, published: Vec<(String, PackedObject<ExportedService>)>) {
+        for name in self.published.reset(published) {
             self.dirty.insert(name);
         }
         self.mark_all();
     }
 
     /// Something published was made or changed, by whomever.
-    pub fn published_seen(&mut self, export: ExportedService) {
-        let name = Key::of(&export).name;
-        if self.published.seen(name.clone(), export).is_some() {
-            self.dirty.insert(name);
+    pub fn published_seen(&mut self, name: &str, export: PackedObject<ExportedService>) {
+        if self.published.seen(name.to_owned(), export) {
+            self.dirty.insert(name.to_owned());
         }
     }
 
-    /// Something published was deleted, by whomever.
-    pub fn published_gone(&mut self, export: &ExportedService) {
-        let name = Key::of(export).name;
-        if self.published.gone(&name, export).is_some() {
-            self.dirty.insert(name);
-        }
-    }
-
-    /// We deleted what is published as `seen`.
-    pub fn unpublished(&mut self, seen: &Seen) {
-        if let Some(known) = self.published.items.get(&seen.key.name).cloned()
-            && known.metadata.uid == seen.uid
-        {
-            self.published_gone(&known);
+    /// Something published was deleted in this last state, by whomever.
+    pub fn published_gone(&mut self, name: &String, state: &State) {
+        if self.published.gone(name, state) {
+            self.dirty.insert(name.clone());
         }
     }
 
@@ -189,9 +212,11 @@ impl ExportTable {
         self.dirty.insert(name);
     }
 
-    /// What must be written, taken out; none before Services and publications were listed.
+    /// What must be written, taken out; none before Services, publications and the namespaces that may export were
+    /// listed.
     pub fn take_changes(&mut self) -> Vec<(String, Change)> {
-        if !self.services.synced || !self.published.synced {
+        let gated = self.gate.as_ref().is_none_or(|gate| gate.synced);
+        if !self.services.synced || !self.published.synced || !gated {
             return Vec::new();
         }
         let names = std::mem::take(&mut self.dirty);
@@ -199,15 +224,24 @@ impl ExportTable {
     }
 
     fn change(&self, name: &str) -> Option<Change> {
-        let standing = self.published.items.get(name);
-        let (namespace, service) = name.split_once('.')?;
-        let key = Key::new(namespace, service);
-        let Some(exported) = self.services.items.get(&key) else { return diff_export(None, standing) };
+        let published = Key::new(&self.namespace, name);
+        let standing = self.published.items.get(name).map(|standing| (&published, standing));
+        let exported = name.split_once('.').map(|(namespace, service)| Key::new(namespace, service));
+        let exported = exported.filter(|key| self.is_open(&key.namespace));
+        let Some((key, exported)) = exported.and_then(|key| self.services.items.get_key_value(&key)) else {
+            return diff_export(None, standing);
+        };
         // Until its slices were listed it is not known what is ready.
-        let slices = self.slices.get(&key).filter(|slices| slices.synced)?;
-        let slices: Vec<&EndpointSlice> = slices.items.values().collect();
-        diff_export(Some(&export_of(exported, &slices, &self.namespace)), standing)
+        let slices = self.slices.get(key).filter(|slices| slices.synced)?;
+        let slices: Vec<EndpointSlice> = slices.items.values().map(|slice| slice.object.open()).collect();
+        let slices: Vec<&EndpointSlice> = slices.iter().collect();
+        diff_export(Some(&export_of(&exported.object.open(), &slices, &self.namespace)), standing)
     }
+}
+
+fn packed(mut service: Service) -> PackedObject<Service> {
+    service.status = None;
+    PackedObject::new(service)
 }
 
 fn export_name(service: &Key) -> String {
@@ -217,6 +251,7 @@ fn export_name(service: &Key) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kube::ResourceExt;
     use serde_json::{from_value, json};
 
     fn service(version: &str) -> Service {
@@ -228,20 +263,34 @@ mod tests {
         .unwrap()
     }
 
-    fn slice(version: &str, ready: bool) -> EndpointSlice {
-        from_value(json!({
+    fn slice(version: &str, ready: bool) -> NamedSlice {
+        let slice: EndpointSlice = from_value(json!({
             "metadata": {"name": "my-api-x", "namespace": "default", "uid": "s", "resourceVersion": version,
                 "labels": {"kubernetes.io/service-name": "my-api"}},
             "addressType": "IPv4", "endpoints": [{"addresses": ["10.1.0.1"], "conditions": {"ready": ready}}],
             "ports": [{"name": "", "port": 8080, "protocol": "TCP"}]
         }))
-        .unwrap()
+        .unwrap();
+        (slice.name_any(), PackedObject::new(slice))
+    }
+
+    fn my_api() -> Key {
+        Key::new("default", "my-api")
+    }
+
+    fn list(table: &mut ExportTable, slices: Vec<NamedSlice>) {
+        table.slices_begin();
+        table.slices_reset(slices.into_iter().map(|slice| (my_api(), slice)).collect());
+    }
+
+    fn publish(table: &mut ExportTable, export: ExportedService) {
+        table.published_seen(&export.name_any(), PackedObject::new(export));
     }
 
     fn synced() -> ExportTable {
-        let mut table = ExportTable::new("linkspan".to_owned());
+        let mut table = ExportTable::new("linkspan".to_owned(), false);
         table.services_reset(vec![]);
-        table.slices_reset(vec![]);
+        list(&mut table, vec![]);
         table.published_reset(vec![]);
         table
     }
@@ -259,7 +308,7 @@ mod tests {
         table.service_seen(service("1"));
         assert!(table.take_changes().is_empty());
         let (key, events) = table.unlisted().pop().unwrap();
-        table.slice_seen(slice("5", false));
+        table.slice_seen(&my_api(), slice("5", false));
         assert!(!table.listed(&key, events, vec![slice("4", true)]), "a slice changed meanwhile");
         let (key, events) = table.unlisted().pop().unwrap();
         assert!(table.listed(&key, events, vec![slice("5", true)]));
@@ -271,28 +320,54 @@ mod tests {
     fn what_is_published_follows_the_slices_and_goes_with_the_label() {
         let mut table = synced();
         table.service_seen(service("1"));
-        table.slices_reset(vec![slice("4", true)]);
+        list(&mut table, vec![slice("4", true)]);
         let mut export = created(table.take_changes());
         (export.metadata.uid, export.metadata.resource_version) = (Some("e".into()), Some("10".into()));
-        table.published_seen(export);
+        publish(&mut table, export);
         assert!(table.take_changes().is_empty(), "what stands is right");
-        table.slice_seen(slice("6", false));
+        table.slice_seen(&my_api(), slice("6", false));
         assert!(
             matches!(&table.take_changes()[..], [(_, Change::UpdateExport(e))] if !e.spec.ports[0].ready)
         );
-        let mut unlabelled = service("2");
-        unlabelled.metadata.labels = None;
-        table.service_gone(&unlabelled);
+        table.service_gone(&my_api(), &State::of(&service("2")));
         assert!(matches!(&table.take_changes()[..], [(_, Change::DeleteExport(_))]));
     }
 
     #[test]
     fn what_nobody_exports_is_withdrawn_but_only_after_both_were_listed() {
         let stray = ExportedService::new("default.other", Default::default());
-        let mut table = ExportTable::new("linkspan".to_owned());
-        table.published_reset(vec![stray]);
+        let mut table = ExportTable::new("linkspan".to_owned(), false);
+        table.published_reset(vec![(stray.name_any(), PackedObject::new(stray))]);
         assert!(table.take_changes().is_empty());
         table.services_reset(vec![]);
+        assert!(matches!(&table.take_changes()[..], [(_, Change::DeleteExport(_))]));
+    }
+
+    #[test]
+    fn a_service_that_is_exported_while_all_slices_are_being_listed_is_listed_by_itself() {
+        let mut table = synced();
+        table.slices_begin();
+        table.service_seen(service("1"));
+        table.slices_reset(vec![]);
+        assert!(table.take_changes().is_empty(), "its slices may have gone by before");
+        assert_eq!(table.unlisted().len(), 1);
+    }
+
+    #[test]
+    fn only_namespaces_that_the_gate_names_export() {
+        let mut table = ExportTable::new("linkspan".to_owned(), true);
+        table.services_reset(vec![service("1")]);
+        list(&mut table, vec![slice("4", true)]);
+        table.published_reset(vec![]);
+        assert!(table.take_changes().is_empty(), "the gate is not known yet");
+        table.gate_reset(["other".to_owned()]);
+        assert!(table.take_changes().is_empty());
+        table.gate("default", true);
+        let mut export = created(table.take_changes());
+        (export.metadata.uid, export.metadata.resource_version) = (Some("e".into()), Some("10".into()));
+        publish(&mut table, export);
+        assert!(table.take_changes().is_empty());
+        table.gate("default", false);
         assert!(matches!(&table.take_changes()[..], [(_, Change::DeleteExport(_))]));
     }
 }

@@ -1,6 +1,7 @@
 //! How each link's target cluster is reached, for status and admin page.
 
 use crate::observe::watch::Lost;
+use jiff::Timestamp;
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
@@ -14,6 +15,8 @@ pub struct RemoteState {
     pub connected: Option<bool>,
     /// Why it does not.
     pub lost: Option<Lost>,
+    /// Since when it does not.
+    pub since: Option<Timestamp>,
     /// Whether its exported Services were listed.
     pub listed: bool,
     /// `host:port` of its gateway, as its Service says.

@@ -3,11 +3,18 @@
 use crate::{
     credentials::AccessBoard,
     link::{remotes::Remotes, view::LinkView},
-    observe::{local::Links, remote},
+    metrics::{Lags, Watches},
+    observe::{
+        local::Links,
+        remote::{self, Turn},
+    },
     world::World,
 };
 use kube::{Client, ResourceExt};
-use linkspan_core::{api::link::Link, process::shutdown::Shutdown};
+use linkspan_core::{
+    api::link::Link,
+    process::{clock::Clock, shutdown::Shutdown},
+};
 use std::{collections::BTreeMap, sync::Arc};
 use tokio::{
     sync::watch,
@@ -23,6 +30,12 @@ pub struct Supervisor {
     pub board: AccessBoard,
     /// Where each target's state is told.
     pub remotes: Remotes,
+    /// Where broken watches are counted.
+    pub watches: Arc<Watches>,
+    /// Where it is measured how soon what is heard is written.
+    pub lags: Arc<Lags>,
+    /// The time of day.
+    pub clock: Clock,
 }
 
 /// What a link's tasks were started for. A Link that was deleted and made again is another one: its target is listed
@@ -78,44 +91,55 @@ impl Supervisor {
         }
     }
 
-    /// Follows the target of one Link with the newest credentials that work.
+    /// Follows the target of one Link with the newest credentials that work. What was followed with older ones is let
+    /// go only when all that the target exports was listed with the newer ones.
     async fn follow(self, link: String, namespace: String) {
         let mut access = self.board.subscribe(&link);
-        let mut watches: JoinSet<()> = JoinSet::new();
-        let mut in_use = None;
+        let turn = watch::Sender::new(0);
+        let mut turns = turn.subscribe();
+        let (mut present, mut former) = (JoinSet::new(), JoinSet::new());
+        let mut in_use = 0;
         loop {
             let (client, generation) = {
                 let access = access.borrow_and_update();
                 (access.client.clone(), access.generation)
             };
-            if in_use != Some(generation)
+            if in_use != generation
                 && let Some(client) = client
             {
-                in_use = Some(generation);
-                // The old watches end by being dropped once the new ones are on their way.
-                let mut old = std::mem::take(&mut watches);
-                self.watch(&mut watches, &link, &namespace, &client);
-                old.abort_all();
+                in_use = generation;
+                former.abort_all();
+                former = std::mem::take(&mut present);
+                self.watch(&mut present, &link, &namespace, (client, Turn::new(generation, &turn)));
+            }
+            if *turns.borrow_and_update() == in_use {
+                former.abort_all();
             }
             tokio::select! {
                 changed = access.changed() => if changed.is_err() { return },
-                Some(ended) = watches.join_next() => {
+                _ = turns.changed() => {}
+                Some(_) = former.join_next() => {}
+                Some(ended) = present.join_next() => {
                     if let Err(error) = ended && error.is_panic() {
                         tracing::error!(link, %error, "a watch of a target cluster broke; it is started anew");
-                        in_use = None;
+                        in_use = 0;
                     }
                 }
             }
         }
     }
 
-    fn watch(&self, watches: &mut JoinSet<()>, link: &str, namespace: &str, client: &Client) {
+    fn watch(&self, watches: &mut JoinSet<()>, link: &str, namespace: &str, (client, turn): (Client, Turn)) {
         let observer = remote::Observer {
             link: link.to_owned(),
             namespace: namespace.to_owned(),
-            client: client.clone(),
+            client,
+            turn,
             world: self.world.clone(),
             remotes: self.remotes.clone(),
+            watches: self.watches.clone(),
+            lags: self.lags.clone(),
+            clock: self.clock.clone(),
         };
         watches.spawn(observer.clone().exports());
         watches.spawn(observer.gateway());

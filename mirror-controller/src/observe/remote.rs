@@ -2,20 +2,66 @@
 
 use crate::{
     link::remotes::Remotes,
+    metrics::{Lags, Watches},
     observe::watch::{Scope, Seen, follow},
-    snapshot::Key,
+    snapshot::{Key, packed::Packed},
     world::World,
 };
 use k8s_openapi::api::core::v1::Service;
 use kube::{Api, Client};
-use linkspan_core::api::{
-    exported_service::ExportedService,
-    labels::{GATEWAY, GATEWAY_PORT, GATEWAY_PORT_NAME},
+use linkspan_core::{
+    api::{
+        exported_service::ExportedService,
+        labels::{GATEWAY, GATEWAY_PORT, GATEWAY_PORT_NAME},
+    },
+    process::clock::Clock,
 };
 use std::{sync::Arc, time::Duration};
+use tokio::{sync::watch, time::Instant};
 
 /// How late a connection to a target cluster that died unseen is noticed.
 const NOTICE: Duration = Duration::from_secs(30);
+
+/// Whose word counts while one Link is followed with old and new credentials at once: of those who listed all that the
+/// target exports, the one with the newest.
+#[derive(Clone)]
+pub struct Turn {
+    generation: u64,
+    /// Generation of the credentials whose observer counts; 0 before the first.
+    current: watch::Sender<u64>,
+}
+
+impl Turn {
+    /// The turn of who follows with credentials of `generation`, among all that share `current`.
+    pub fn new(generation: u64, current: &watch::Sender<u64>) -> Self {
+        Self { generation, current: current.clone() }
+    }
+
+    /// Takes over, unless somebody with newer credentials has.
+    fn take(&self) {
+        self.current.send_if_modified(|current| {
+            let take = *current < self.generation;
+            *current = self.generation.max(*current);
+            take
+        });
+    }
+
+    /// Whether this one counts.
+    fn counts(&self) -> bool {
+        *self.current.borrow() == self.generation
+    }
+
+    /// Whether nobody with newer credentials counts.
+    fn is_newest(&self) -> bool {
+        *self.current.borrow() <= self.generation
+    }
+
+    /// Whether nobody else counts: what this one lacks is lacking.
+    fn is_alone(&self) -> bool {
+        let current = *self.current.borrow();
+        current == 0 || current == self.generation
+    }
+}
 
 /// Observes the target of one Link.
 #[derive(Clone)]
@@ -26,10 +72,18 @@ pub struct Observer {
     pub namespace: String,
     /// The target's API.
     pub client: Client,
+    /// Whether what is observed counts.
+    pub turn: Turn,
     /// The snapshot.
     pub world: Arc<World>,
     /// Where the target's state is told.
     pub remotes: Remotes,
+    /// Where broken watches are counted.
+    pub watches: Arc<Watches>,
+    /// Where it is measured how soon what is heard is written.
+    pub lags: Arc<Lags>,
+    /// The time of day.
+    pub clock: Clock,
 }
 
 impl Observer {
@@ -37,36 +91,45 @@ impl Observer {
     pub async fn exports(self) {
         let api = Api::<ExportedService>::namespaced(self.client.clone(), &self.namespace);
         let link = &self.link;
-        follow(api, Scope::default().noticing_within(NOTICE), |seen| match seen {
+        let scope = Scope::default().noticing_within(NOTICE).counted(&self.watches, "exports");
+        let keep =
+            |e: ExportedService| Some((Key::new(&e.spec.namespace, &e.spec.name), Packed::new(&e.spec)));
+        follow(api, scope, keep, |seen| match seen {
             Seen::All(all) => {
+                self.turn.take();
+                if !self.turn.counts() {
+                    return;
+                }
                 tracing::info!(link, exported = all.len(), "the target cluster's exports were listed");
-                self.world.change(|s| s.exports_reset(link, all.into_iter().map(|e| e.spec).collect()));
+                self.world.change(|s| s.exports_replace(link, all.into_iter().collect()));
                 self.remotes.change(link, |state| state.listed = true);
             }
-            Seen::Now(export) => self.world.change(|s| s.export_seen(link, export.spec)),
-            Seen::Gone(export) => {
-                let key = Key::new(export.spec.namespace, export.spec.name);
-                self.world.change(|s| s.export_gone(link, &key));
+            Seen::Lost(_) if !self.turn.is_alone() => {}
+            Seen::Now(_) | Seen::Gone(_) | Seen::Up if !self.turn.counts() => {}
+            Seen::Now((_, export)) => {
+                let names = self.world.change(|s| s.export_seen(link, &export.open()));
+                self.lags.heard(link, names, Instant::now());
             }
+            Seen::Gone((key, _)) => self.world.change(|s| s.export_gone(link, &key)),
+            Seen::Begins => {}
             Seen::Up => self.remotes.change(link, |state| {
                 if state.connected != Some(true) {
                     tracing::info!(link, "the target cluster's API answers");
                 }
-                state.connected = Some(true);
-                state.lost = None;
+                (state.connected, state.lost, state.since) = (Some(true), None, None);
             }),
-            Seen::Lost(lost) => self.remotes.change(link, |state| {
-                if state.connected != Some(false) {
-                    tracing::warn!(
-                        link,
-                        reason = lost.reason,
-                        error = lost.message,
-                        "the target cluster is not followed"
-                    );
-                }
-                state.connected = Some(false);
-                state.lost = Some(lost);
-            }),
+            Seen::Lost(lost) => {
+                let now = self.clock.now();
+                self.remotes.change(link, |state| {
+                    if state.connected != Some(false) {
+                        let (reason, error) = (lost.reason, &lost.message);
+                        tracing::warn!(link, reason, error, "the target cluster is not followed");
+                    }
+                    state.connected = Some(false);
+                    state.since.get_or_insert(now);
+                    state.lost = Some(lost);
+                });
+            }
         })
         .await;
     }
@@ -74,19 +137,27 @@ impl Observer {
     /// Watches where the target's gateway is, for ever.
     pub async fn gateway(self) {
         let api = Api::<Service>::namespaced(self.client.clone(), &self.namespace);
-        let set = |addresses| self.remotes.change(&self.link, |state| state.gateway_addresses = addresses);
-        follow(api, Scope::named(GATEWAY).noticing_within(NOTICE), |seen| match seen {
-            Seen::All(all) => set(all.first().map(addresses).unwrap_or_default()),
-            Seen::Now(service) => set(addresses(&service)),
-            Seen::Gone(_) => set(Vec::new()),
-            Seen::Up => {}
-            Seen::Lost(lost) => tracing::debug!(
-                link = self.link,
-                reason = lost.reason,
-                error = lost.message,
-                "the target's gateway Service cannot be watched"
-            ),
-        })
+        let set = |addresses| {
+            if self.turn.is_newest() {
+                self.remotes.change(&self.link, |state| state.gateway_addresses = addresses);
+            }
+        };
+        let scope = Scope::named(GATEWAY).noticing_within(NOTICE).counted(&self.watches, "gateway");
+        follow(
+            api,
+            scope,
+            |service| Some(addresses(&service)),
+            |seen| match seen {
+                Seen::All(all) => set(all.into_iter().next().unwrap_or_default()),
+                Seen::Now(addresses) => set(addresses),
+                Seen::Gone(_) => set(Vec::new()),
+                Seen::Up | Seen::Begins => {}
+                Seen::Lost(lost) => {
+                    let (link, reason, error) = (&self.link, lost.reason, lost.message);
+                    tracing::debug!(link, reason, error, "the target's gateway Service cannot be watched");
+                }
+            },
+        )
         .await;
     }
 }
@@ -110,6 +181,19 @@ fn addresses(service: &Service) -> Vec<String> {
 mod tests {
     use super::*;
     use serde_json::{from_value, json};
+
+    #[test]
+    fn the_newest_credentials_count_once_they_have_listed_everything() {
+        let current = watch::Sender::new(0);
+        let (old, new) = (Turn::new(1, &current), Turn::new(2, &current));
+        assert!(old.is_alone() && !old.counts());
+        old.take();
+        assert!(old.counts() && !new.counts() && !new.is_alone());
+        new.take();
+        old.take();
+        assert!(new.counts() && !old.counts() && !old.is_alone());
+        assert!(new.is_newest() && !old.is_newest());
+    }
 
     #[test]
     fn addresses_are_those_of_the_load_balancer_at_the_named_port() {

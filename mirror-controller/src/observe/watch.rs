@@ -1,9 +1,10 @@
 //! One watch of one kind of object, as a loop that never gives up.
 //!
 //! Guarantees: after every break the listener either gets every change that was missed or a [`Seen::All`]; after
-//! [`Seen::Lost`] comes a [`Seen::Up`] once the API server answers again.
+//! [`Seen::Lost`] comes a [`Seen::Up`] once the API server answers again. Each object is made small as it arrives, so
+//! that no list of whole objects is ever held.
 
-use crate::pause::pause;
+use crate::{metrics::Watches, pause::pause};
 use futures::{StreamExt, pin_mut};
 use kube::{
     Api, ResourceExt,
@@ -11,24 +12,27 @@ use kube::{
 };
 use linkspan_core::process::{backoff::Backoff, kube_client::with_causes};
 use serde::de::DeserializeOwned;
-use std::{fmt::Debug, time::Duration};
+use std::{fmt::Debug, sync::Arc, time::Duration};
 use tokio::time::{sleep, timeout};
 
 /// How long the API server may keep one watch request open.
 const SERVER_TIMEOUT: u32 = 240;
 /// Longest that a list page or the start of a watch may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
-const PAGE: u32 = 500;
+/// Objects per page of a list: what is held of them as a whole at one time.
+const PAGE: u32 = 200;
 
 /// What a watch tells.
 #[derive(Debug)]
-pub enum Seen<K> {
+pub enum Seen<T> {
+    /// A list begins; what it brings comes with [`Seen::All`].
+    Begins,
     /// These are all there are.
-    All(Vec<K>),
+    All(Vec<T>),
     /// This one was made or changed.
-    Now(K),
+    Now(T),
     /// This one was deleted, or is selected no longer.
-    Gone(K),
+    Gone(T),
     /// The API server answers.
     Up,
     /// It does not, or refuses; another try follows.
@@ -53,6 +57,8 @@ pub struct Scope {
     pub fields: Option<String>,
     /// How long one request lasts; a connection that died unseen is noticed this late. `None`: four minutes.
     pub request: Option<Duration>,
+    /// Where breaks are counted.
+    pub count: Option<(Arc<Watches>, &'static str)>,
 }
 
 impl Scope {
@@ -69,6 +75,17 @@ impl Scope {
     /// The same, with a connection that died noticed within `limit`.
     pub fn noticing_within(self, limit: Duration) -> Self {
         Self { request: Some(limit), ..self }
+    }
+
+    /// The same, with its breaks counted in `watches` as those of `what`.
+    pub fn counted(self, watches: &Arc<Watches>, what: &'static str) -> Self {
+        Self { count: Some((watches.clone(), what)), ..self }
+    }
+
+    fn broke(&self) {
+        if let Some((watches, what)) = &self.count {
+            watches.broke(what);
+        }
     }
 
     fn seconds(&self) -> u32 {
@@ -95,29 +112,40 @@ impl Scope {
     }
 }
 
-/// Watches for ever. `on` is told everything, in order, and must not block.
-pub async fn follow<K>(api: Api<K>, scope: Scope, mut on: impl FnMut(Seen<K>))
-where
+/// Watches for ever. `keep` says what is kept of an object, or nothing where it does not matter; `on` is told
+/// everything kept, in order, and must not block.
+pub async fn follow<K, T>(
+    api: Api<K>,
+    scope: Scope,
+    keep: impl Fn(K) -> Option<T>,
+    mut on: impl FnMut(Seen<T>),
+) where
     K: Clone + DeserializeOwned + Debug + ResourceExt,
 {
     let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(15));
     let mut version: Option<String> = None;
     loop {
-        let result = match &version {
-            None => list(&api, &scope).await.map(|(all, at)| {
-                on(Seen::All(all));
-                on(Seen::Up);
-                Next::From(at)
-            }),
-            Some(at) => watch(&api, &scope, at.clone(), &mut on, &mut backoff).await,
+        let result = match &mut version {
+            None => {
+                on(Seen::Begins);
+                list(&api, &scope, &keep).await.map(|(all, at)| {
+                    on(Seen::All(all));
+                    on(Seen::Up);
+                    version = Some(at);
+                    Next::GoOn
+                })
+            }
+            Some(at) => watch(&api, &scope, at, &keep, &mut on, &mut backoff).await,
         };
         match result {
-            Ok(Next::From(at)) => version = Some(at),
+            Ok(Next::GoOn) => {}
             Ok(Next::Relist) => {
+                scope.broke();
                 version = None;
                 pause(&mut backoff).await;
             }
             Err(lost) => {
+                scope.broke();
                 on(Seen::Lost(lost));
                 pause(&mut backoff).await;
             }
@@ -127,20 +155,24 @@ where
 
 /// Where to go on.
 enum Next {
-    /// After this resource version.
-    From(String),
+    /// After what was seen last.
+    GoOn,
     /// The server has forgotten where we were.
     Relist,
 }
 
-async fn list<K>(api: &Api<K>, scope: &Scope) -> Result<(Vec<K>, String), Lost>
+async fn list<K, T>(
+    api: &Api<K>,
+    scope: &Scope,
+    keep: impl Fn(K) -> Option<T>,
+) -> Result<(Vec<T>, String), Lost>
 where
     K: Clone + DeserializeOwned + Debug,
 {
     let (mut all, mut token) = (Vec::new(), None);
     loop {
         let page = call(api.list(&scope.list(token))).await?;
-        all.extend(page.items);
+        all.extend(page.items.into_iter().filter_map(&keep));
         token = page.metadata.continue_.filter(|t| !t.is_empty());
         if token.is_none() {
             return Ok((all, page.metadata.resource_version.unwrap_or_default()));
@@ -148,18 +180,19 @@ where
     }
 }
 
-async fn watch<K>(
+async fn watch<K, T>(
     api: &Api<K>,
     scope: &Scope,
-    mut at: String,
-    on: &mut impl FnMut(Seen<K>),
+    at: &mut String,
+    keep: impl Fn(K) -> Option<T>,
+    on: &mut impl FnMut(Seen<T>),
     backoff: &mut Backoff,
 ) -> Result<Next, Lost>
 where
     K: Clone + DeserializeOwned + Debug + ResourceExt,
 {
     let silence = Duration::from_secs(u64::from(scope.seconds()) + 5);
-    let stream = match call(api.watch(&scope.watch(), &at)).await {
+    let stream = match call(api.watch(&scope.watch(), at)).await {
         Err(lost) if lost.reason == "Expired" => return Ok(Next::Relist),
         other => other?,
     };
@@ -173,7 +206,7 @@ where
             // The server ends a request after its time.
             Ok(None) => {
                 sleep(Duration::from_millis(50)).await;
-                return Ok(Next::From(at));
+                return Ok(Next::GoOn);
             }
             Ok(Some(Err(error))) => return lost(&error).map_or(Ok(Next::Relist), Err),
             Ok(Some(Ok(event))) => event,
@@ -181,18 +214,24 @@ where
         backoff.reset();
         match event {
             WatchEvent::Added(object) | WatchEvent::Modified(object) => {
-                at = object.resource_version().unwrap_or(at);
-                on(Seen::Now(object));
+                went_on(at, object.resource_version());
+                keep(object).map(Seen::Now).into_iter().for_each(&mut *on);
             }
             WatchEvent::Deleted(object) => {
-                at = object.resource_version().unwrap_or(at);
-                on(Seen::Gone(object));
+                went_on(at, object.resource_version());
+                keep(object).map(Seen::Gone).into_iter().for_each(&mut *on);
             }
-            WatchEvent::Bookmark(bookmark) => at = bookmark.metadata.resource_version,
+            WatchEvent::Bookmark(bookmark) => *at = bookmark.metadata.resource_version,
             WatchEvent::Error(status) => {
                 return lost(&kube::Error::Api(status)).map_or(Ok(Next::Relist), Err);
             }
         }
+    }
+}
+
+fn went_on(at: &mut String, version: Option<String>) {
+    if let Some(version) = version {
+        *at = version;
     }
 }
 

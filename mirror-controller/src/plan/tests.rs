@@ -2,12 +2,16 @@
 
 use super::*;
 use crate::{
-    fixtures::{Api, export, link, now, pod, synced},
+    fixtures::{Api, export, link, now, pod, service_gone, service_seen, standing, synced, verdicts},
     ports::{Ports, Saved},
-    snapshot::service_of,
+    snapshot::{
+        service_of,
+        standing::{KubernetesSlice, StandingSlice},
+    },
 };
 use k8s_openapi::api::core::v1::Service;
-use linkspan_core::api::slice::SliceRoute;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use linkspan_core::api::{exported_service::ExportedServiceSpec, selector_text, slice::SliceRoute};
 use proptest::prelude::*;
 
 /// The same state as a process would see it that starts now.
@@ -15,8 +19,8 @@ fn restarted(snapshot: &Snapshot, api: &Api) -> Snapshot {
     let mut fresh = Snapshot::default();
     fresh.links_reset(snapshot.links.items.values().cloned().collect());
     fresh.namespaces_reset(snapshot.namespaces.items.keys().cloned());
-    fresh.services_reset(api.services.values().cloned().collect());
-    fresh.slices_reset(api.slices.values().cloned().collect());
+    fresh.services_reset(api.services.values().map(|s| (Key::of(s), standing(s))).collect());
+    fresh.slices_reset(api.slices.values().cloned().map(StandingSlice::of).collect());
     fresh.pods_reset(snapshot.pods.items.clone());
     let routes: Vec<(Key, SliceRoute)> = api
         .slices
@@ -42,15 +46,15 @@ fn users_own(name: &str) -> Service {
 #[test]
 fn nothing_is_deleted_before_both_sides_were_listed() {
     let (mut snapshot, mut api) = (synced(&["west"]), Api::default());
-    snapshot.export_seen("west", export("api", &[80]));
-    snapshot.export_seen("west", export("old", &[80]));
+    snapshot.export_seen("west", &export("api", &[80]));
+    snapshot.export_seen("west", &export("old", &[80]));
     api.settle(&mut snapshot);
     let mut fresh = restarted(&snapshot, &api);
     assert!(api.settle(&mut fresh).is_empty(), "the target was not listed");
     fresh.pods_reset(BTreeMap::from([pod(1, &[], [])]));
     let writes = api.settle(&mut fresh);
     assert_eq!(writes.len(), 2, "the gateway died meanwhile: {writes:?}");
-    assert!(writes.iter().all(|w| matches!(w, Change::UpdateSlice(_))));
+    assert!(writes.iter().all(|w| matches!(w, Change::PlaceEndpoints(..))));
     fresh.exports_reset("west", vec![export("api", &[80])]);
     api.settle(&mut fresh);
     assert_eq!(api.services.keys().map(|k| k.name.as_str()).collect::<Vec<_>>(), ["api-west"]);
@@ -68,8 +72,8 @@ fn local_lists_come_first_too() {
 #[test]
 fn mirrors_of_a_link_that_is_gone_are_removed_even_if_it_went_while_nobody_looked() {
     let (mut snapshot, mut api) = (synced(&["west", "north"]), Api::default());
-    snapshot.export_seen("west", export("api", &[80]));
-    snapshot.export_seen("north", export("web", &[80]));
+    snapshot.export_seen("west", &export("api", &[80]));
+    snapshot.export_seen("north", &export("web", &[80]));
     api.settle(&mut snapshot);
     let mut fresh = restarted(&snapshot, &api);
     fresh.links_reset(vec![link("north")]);
@@ -81,7 +85,7 @@ fn mirrors_of_a_link_that_is_gone_are_removed_even_if_it_went_while_nobody_looke
 #[test]
 fn edits_by_hand_are_put_right() {
     let (mut snapshot, mut api) = (synced(&["west"]), Api::default());
-    snapshot.export_seen("west", export("api", &[80]));
+    snapshot.export_seen("west", &export("api", &[80]));
     api.settle(&mut snapshot);
     let right = api.service("api-west").clone();
     let edits: [fn(&mut Service); 5] = [
@@ -101,7 +105,7 @@ fn edits_by_hand_are_put_right() {
         let mut edited = api.service("api-west").clone();
         edit(&mut edited);
         let stored = api.put(edited);
-        snapshot.service_seen(stored);
+        service_seen(&mut snapshot, stored);
         api.settle(&mut snapshot);
         let now = api.service("api-west");
         assert_eq!(
@@ -110,7 +114,7 @@ fn edits_by_hand_are_put_right() {
         );
     }
     let gone = api.services.remove(&Key::new("default", "api-west")).unwrap();
-    snapshot.service_gone(&gone);
+    service_gone(&mut snapshot, &gone);
     api.settle(&mut snapshot);
     assert_eq!(
         api.slice("api-west").metadata.owner_references.as_ref().unwrap()[0].uid,
@@ -122,14 +126,12 @@ fn edits_by_hand_are_put_right() {
 fn somebody_elses_service_is_left_alone_and_told() {
     let (mut snapshot, mut api) = (synced(&["west"]), Api::default());
     let theirs = api.put(users_own("api-west"));
-    snapshot.service_seen(theirs.clone());
-    snapshot.export_seen("west", export("api", &[80]));
-    snapshot.occupied(Key::new("default", "web-west"), "a user's".to_owned());
-    snapshot.export_seen("west", export("web", &[80]));
+    service_seen(&mut snapshot, theirs.clone());
+    snapshot.export_seen("west", &export("api", &[80]));
+    snapshot.occupied(Key::new("default", "web-west"), "a user's");
+    snapshot.export_seen("west", &export("web", &[80]));
     assert!(api.settle(&mut snapshot).is_empty());
-    let failed =
-        snapshot.verdicts("west").filter(|(_, v)| matches!(v, Verdict::Failed(f) if f.reason == "Conflict"));
-    assert_eq!(failed.count(), 2);
+    assert_eq!(snapshot.counts("west").conflicts, 2);
     snapshot.export_gone("west", &Key::new("default", "api"));
     snapshot.link_gone("west");
     assert!(api.settle(&mut snapshot).is_empty());
@@ -140,14 +142,66 @@ fn somebody_elses_service_is_left_alone_and_told() {
 fn exhaustion_is_told_and_ends_with_the_first_free_port() {
     let (mut snapshot, mut api) = (synced(&["west"]), Api::default());
     snapshot.ports = Some(Ports::restore((10_000, 10_000), Saved::default(), []));
-    snapshot.export_seen("west", export("a", &[80]));
-    snapshot.export_seen("west", export("b", &[80]));
+    snapshot.export_seen("west", &export("a", &[80]));
+    snapshot.export_seen("west", &export("b", &[80]));
     api.settle(&mut snapshot);
     assert_eq!(api.services.len(), 1);
-    let failed = snapshot
-        .verdicts("west")
+    let failed = verdicts(&snapshot, "west")
+        .into_iter()
         .filter(|(_, v)| matches!(v, Verdict::Failed(f) if f.reason == "PortsExhausted"));
     assert_eq!(failed.count(), 1);
+}
+
+#[test]
+fn slices_that_kubernetes_made_for_a_mirror_are_removed_and_others_are_not() {
+    let (mut snapshot, mut api) = (synced(&["west"]), Api::default());
+    snapshot.export_seen("west", &export("api", &[80]));
+    api.settle(&mut snapshot);
+    let uid = api.service("api-west").metadata.uid.clone().unwrap();
+    let slice = |name: &str, owner: &str| -> EndpointSlice {
+        serde_json::from_value(serde_json::json!({
+            "metadata": {"name": name, "namespace": "default", "uid": name, "resourceVersion": "900",
+                "labels": {"kubernetes.io/service-name": "api-west",
+                           "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io"},
+                "ownerReferences": [{"apiVersion": "v1", "kind": "Service", "name": "api-west", "uid": owner, "controller": true}]},
+            "addressType": "IPv4", "endpoints": [],
+        }))
+        .unwrap()
+    };
+    for made in [slice("api-west-x1", &uid), slice("api-west-x2", "another")] {
+        api.slices.insert(Key::of(&made), made.clone());
+        let (service, made) = KubernetesSlice::of(&made).unwrap();
+        snapshot.kubernetes_slice_seen(service, made);
+    }
+    let writes = api.settle(&mut snapshot);
+    assert!(
+        matches!(&writes[..], [Change::DeleteSlice(seen)] if seen.key.name == "api-west-x1"),
+        "only what our Service owns: {writes:?}"
+    );
+    assert!(api.settle(&mut snapshot).is_empty());
+}
+
+#[test]
+fn a_missing_namespace_is_made_where_the_selector_says_so() {
+    let (mut snapshot, mut api) = (synced(&["west"]), Api::default());
+    snapshot.create_namespaces = Some(selector_text::parse("kubernetes.io/metadata.name in (a,b)").unwrap());
+    for namespace in ["a", "c"] {
+        snapshot.export_seen(
+            "west",
+            &ExportedServiceSpec { namespace: namespace.to_owned(), ..export("api", &[80]) },
+        );
+    }
+    let writes = api.settle(&mut snapshot);
+    let made: Vec<&str> = writes
+        .iter()
+        .filter_map(|w| match w {
+            Change::CreateNamespace(n) => n.metadata.name.as_deref(),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(made, ["a"]);
+    assert_eq!(api.services.keys().map(|key| key.namespace.as_str()).collect::<Vec<_>>(), ["a"]);
+    assert_eq!(snapshot.counts("west").failing, 1);
 }
 
 /// One thing that happens.
@@ -187,7 +241,7 @@ fn happen(snapshot: &mut Snapshot, api: &mut Api, event: Event) {
     match event {
         Event::Export(l, s, ports) => {
             if snapshot.links.items.contains_key(LINKS[l]) {
-                snapshot.export_seen(LINKS[l], export(SERVICES[s], &ports));
+                snapshot.export_seen(LINKS[l], &export(SERVICES[s], &ports));
             }
         }
         Event::Unexport(l, s) => snapshot.export_gone(LINKS[l], &Key::new("default", SERVICES[s])),
@@ -206,7 +260,7 @@ fn happen(snapshot: &mut Snapshot, api: &mut Api, event: Event) {
         Event::DeleteByHand(n) => {
             let key = api.services.keys().filter(|k| k.name != "users-west").nth(n).cloned();
             if let Some(service) = key.and_then(|key| api.services.remove(&key)) {
-                snapshot.service_gone(&service);
+                service_gone(snapshot, &service);
             }
         }
         Event::Settle => {
@@ -224,7 +278,7 @@ proptest! {
     fn piece_by_piece_equals_all_at_once(events in proptest::collection::vec(event(), 1..60)) {
         let (mut snapshot, mut api) = (synced(&LINKS), Api::default());
         let theirs = api.put(users_own("users-west"));
-        snapshot.service_seen(theirs.clone());
+        service_seen(&mut snapshot, theirs.clone());
         for event in events {
             happen(&mut snapshot, &mut api, event);
         }
@@ -235,9 +289,9 @@ proptest! {
         let mut fresh = restarted(&snapshot, &api);
         for (link, remote) in &snapshot.remotes {
             if remote.synced {
-                fresh.exports_reset(link, remote.exports.values().cloned().collect());
+                fresh.exports_reset(link, remote.exports().collect());
             } else {
-                remote.exports.values().for_each(|e| fresh.export_seen(link, e.clone()));
+                remote.exports().for_each(|e| drop(fresh.export_seen(link, &e)));
             }
         }
         let writes = api.settle(&mut fresh);
@@ -249,5 +303,60 @@ proptest! {
                 prop_assert!(seen.insert(*port), "port {} leads to two places", port);
             }
         }
+    }
+}
+
+/// What stands, without what depends on who came first: ports of the gateway, versions, uids and addresses.
+fn outline(api: &Api) -> Vec<serde_json::Value> {
+    let service = |service: &Service| {
+        let spec = service.spec.clone().unwrap_or_default();
+        let ports: Vec<_> = spec.ports.iter().flatten().map(|p| (p.name.clone(), p.port)).collect();
+        let m = &service.metadata;
+        serde_json::json!([m.namespace, m.name, m.labels, m.annotations, ports, spec.selector])
+    };
+    let slice = |slice: &EndpointSlice| {
+        let annotations = slice.metadata.annotations.as_ref().unwrap();
+        let route = SliceRoute::from_annotations(annotations).unwrap();
+        let targets: BTreeSet<String> = route.ports.values().map(ToString::to_string).collect();
+        serde_json::json!([slice.metadata.name, slice.metadata.labels, route.link, targets, slice.endpoints])
+    };
+    api.services.values().map(service).chain(api.slices.values().map(slice)).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
+
+    /// Each Service has a history of its own; however the histories are interleaved, and however often all of it is
+    /// written in between, the same stands in the end.
+    #[test]
+    fn any_order_of_events_with_the_same_end_gives_the_same_objects(
+        histories in proptest::collection::vec(
+            proptest::collection::vec(
+                proptest::option::of(proptest::collection::btree_set(80u16..84, 1..3)), 1..5), 4..5),
+        orders in (proptest::collection::vec(0usize..5, 0..60), proptest::collection::vec(0usize..5, 0..60)),
+    ) {
+        let run = |order: &[usize]| {
+            let (mut snapshot, mut api) = (synced(&["c", "west"]), Api::default());
+            let mut left: Vec<_> = histories.iter().map(|history| history.iter()).collect();
+            let rest = (0..4).flat_map(|n| std::iter::repeat_n(n, 5));
+            for turn in order.iter().copied().chain(rest) {
+                let Some(states) = left.get_mut(turn) else {
+                    api.settle(&mut snapshot);
+                    continue;
+                };
+                let (link, name) = [("c", "a"), ("c", "web"), ("west", "a"), ("west", "web")][turn];
+                match states.next() {
+                    Some(Some(ports)) => {
+                        let ports: Vec<u16> = ports.iter().copied().collect();
+                        snapshot.export_seen(link, &export(name, &ports));
+                    }
+                    Some(None) => snapshot.export_gone(link, &Key::new("default", name)),
+                    None => {}
+                }
+            }
+            api.settle(&mut snapshot);
+            outline(&api)
+        };
+        prop_assert_eq!(run(&orders.0), run(&orders.1));
     }
 }

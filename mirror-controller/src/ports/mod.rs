@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use linkspan_core::api::{names::Target, slice::SliceRoute};
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -50,8 +51,8 @@ pub struct Saved {
 #[derive(Clone, Debug)]
 pub struct Ports {
     range: (u16, u16),
-    owners: BTreeMap<u16, Key>,
-    held: BTreeMap<Key, BTreeMap<Route, u16>>,
+    owners: BTreeMap<u16, Arc<Key>>,
+    held: BTreeMap<Arc<Key>, Box<[(Route, u16)]>>,
     cursor: u16,
     freed: BTreeMap<u16, Timestamp>,
     version: u64,
@@ -84,12 +85,28 @@ impl Ports {
 
     fn take_back(&mut self, mirror: &Key, route: Route, port: u16) {
         let inside = (self.range.0..=self.range.1).contains(&port);
-        let known = self.held.get(mirror).is_some_and(|held| held.contains_key(&route));
-        if inside && !known && !self.owners.contains_key(&port) {
-            self.owners.insert(port, mirror.clone());
-            self.held.entry(mirror.clone()).or_default().insert(route, port);
+        let mut held = self.held(mirror);
+        if inside && !held.contains_key(&route) && !self.owners.contains_key(&port) {
+            held.insert(route, port);
+            self.hold(mirror, held);
             self.freed.remove(&port);
         }
+    }
+
+    fn held(&self, mirror: &Key) -> BTreeMap<Route, u16> {
+        self.held.get(mirror).into_iter().flatten().cloned().collect()
+    }
+
+    /// Notes that `mirror` holds `routes` and nothing else.
+    fn hold(&mut self, mirror: &Key, routes: BTreeMap<Route, u16>) {
+        if routes.is_empty() {
+            self.held.remove(mirror);
+            return;
+        }
+        let known = self.held.get_key_value(mirror).map(|(key, _)| key.clone());
+        let key = known.unwrap_or_else(|| Arc::new(mirror.clone()));
+        self.owners.extend(routes.values().map(|port| (*port, key.clone())));
+        self.held.insert(key, routes.into_iter().collect());
     }
 
     /// Gives `mirror` a port for each of `wanted`, and takes back what it holds beyond. What it holds already stays.
@@ -102,7 +119,7 @@ impl Ports {
         wanted: &BTreeSet<Route>,
         now: Timestamp,
     ) -> Result<BTreeMap<Route, u16>, Exhausted> {
-        let held = self.held.get(mirror).cloned().unwrap_or_default();
+        let held = self.held(mirror);
         let missing: Vec<&Route> = wanted.iter().filter(|route| !held.contains_key(route)).collect();
         let fresh = self.find(missing.len(), now).ok_or(Exhausted { size: self.size() })?;
         let mut kept: BTreeMap<Route, u16> = BTreeMap::new();
@@ -116,17 +133,12 @@ impl Ports {
             }
         }
         for (route, port) in missing.into_iter().zip(fresh) {
-            self.owners.insert(port, mirror.clone());
             self.freed.remove(&port);
             self.cursor = self.after(port);
             self.version += 1;
             kept.insert(route.clone(), port);
         }
-        if kept.is_empty() {
-            self.held.remove(mirror);
-        } else {
-            self.held.insert(mirror.clone(), kept.clone());
-        }
+        self.hold(mirror, kept.clone());
         Ok(kept)
     }
 
@@ -165,12 +177,12 @@ impl Ports {
 
     /// The mirror that holds `port`.
     pub fn owner(&self, port: u16) -> Option<&Key> {
-        self.owners.get(&port)
+        self.owners.get(&port).map(|mirror| &**mirror)
     }
 
     /// All mirrors that hold a port.
     pub fn mirrors(&self) -> impl Iterator<Item = &Key> {
-        self.held.keys()
+        self.held.keys().map(|mirror| &**mirror)
     }
 
     /// Grows with every port given out or taken back.

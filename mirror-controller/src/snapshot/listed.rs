@@ -1,6 +1,6 @@
 //! One kind of object, as far as it is known.
 
-use kube::ResourceExt;
+use crate::snapshot::standing::State;
 use std::collections::BTreeMap;
 
 /// One kind of object, and whether it was listed completely.
@@ -18,49 +18,41 @@ impl<K, V> Default for Listed<K, V> {
     }
 }
 
-impl<K: Ord + Clone, V: ResourceExt + PartialEq> Listed<K, V> {
-    /// `listed` is all there is. Returns what changed, each with what was known before.
-    pub fn reset(&mut self, listed: impl IntoIterator<Item = (K, V)>) -> Vec<(K, Option<V>)> {
+impl<K: Ord + Clone, V: AsRef<State> + PartialEq> Listed<K, V> {
+    /// `listed` is all there is. Returns the names of what changed.
+    pub fn reset(&mut self, listed: impl IntoIterator<Item = (K, V)>) -> Vec<K> {
         self.synced = true;
         let mut old = std::mem::take(&mut self.items);
         let mut changed = Vec::new();
         for (key, object) in listed {
-            let before = old.remove(&key);
-            if before.as_ref() != Some(&object) {
-                changed.push((key.clone(), before));
+            if old.remove(&key).as_ref() != Some(&object) {
+                changed.push(key.clone());
             }
             self.items.insert(key, object);
         }
-        changed.extend(old.into_iter().map(|(key, before)| (key, Some(before))));
+        changed.extend(old.into_keys());
         changed
     }
 
-    /// `object` is there. Returns what was known before, or nothing when this is no news: our own writes come back
-    /// by the watch, and an older state may arrive after a newer one.
-    pub fn seen(&mut self, key: K, object: V) -> Option<Option<V>> {
+    /// `object` is there. Whether that is news: our own writes come back by the watch, and an older state may arrive
+    /// after a newer one.
+    pub fn seen(&mut self, key: K, object: V) -> bool {
         if let Some(known) = self.items.get(&key)
-            && (*known == object || is_older(&object, known))
+            && (*known == object || object.as_ref().is_older(known.as_ref()))
         {
-            return None;
+            return false;
         }
-        Some(self.items.insert(key, object))
+        self.items.insert(key, object);
+        true
     }
 
-    /// `object` is gone. Returns what was known, or nothing when another object stands under its name by now.
-    pub fn gone(&mut self, key: &K, object: &V) -> Option<V> {
-        let known = self.items.get(key)?;
-        if known.uid() != object.uid() || is_older(object, known) {
-            return None;
-        }
-        self.items.remove(key)
-    }
-}
-
-/// Whether `a` is an older state than `b`. Resource versions of one kind are decimal numbers that grow.
-fn is_older(a: &impl ResourceExt, b: &impl ResourceExt) -> bool {
-    let version = |v: Option<String>| v.and_then(|v| v.parse::<u64>().ok());
-    match (version(a.resource_version()), version(b.resource_version())) {
-        (Some(a), Some(b)) => a < b,
-        _ => false,
+    /// The object `key` was deleted in this last `state`. Whether that is news: another object may stand under its
+    /// name by now.
+    pub fn gone(&mut self, key: &K, state: &State) -> bool {
+        let gone = self.items.get(key).is_some_and(|known| {
+            let known = known.as_ref();
+            known.uid == state.uid && !state.is_older(known)
+        });
+        gone && self.items.remove(key).is_some()
     }
 }

@@ -1,5 +1,6 @@
 //! What is said of each Link: conditions, counts, and the Services that fail. Pure; [`publish`] writes it.
 
+pub mod events;
 pub mod publish;
 pub mod verdict;
 
@@ -7,7 +8,7 @@ use crate::{
     credentials::LinkAccess,
     link::remotes::RemoteState,
     liveness::LinkLiveness,
-    snapshot::{Origin, Snapshot},
+    snapshot::{Counts, Origin, Snapshot},
 };
 use jiff::Timestamp;
 use linkspan_core::api::{
@@ -17,7 +18,6 @@ use linkspan_core::api::{
     link::{Link, LinkStatus, ObjectRef, ServiceCounts, ServiceStatus},
 };
 use std::time::Duration;
-use verdict::Verdict;
 
 /// Most failing Services that a status lists.
 const MAX_LISTED: usize = 100;
@@ -43,13 +43,12 @@ pub struct Facts<'a> {
 /// The status the Link should have. `latency_age`: how long ago its latency was written.
 pub fn of_link(facts: &Facts<'_>, latency_age: Duration, now: Timestamp) -> LinkStatus {
     let old = facts.link.status.clone().unwrap_or_default();
-    let counts = counts(facts);
+    let counts = facts.snapshot.counts(facts.name);
     // A controller that has just begun, or does not reach the target, knows less than what stands written.
-    let knows_all =
-        facts.remote.listed && facts.snapshot.verdicts(facts.name).all(|(_, v)| *v != Verdict::Pending);
+    let knows_all = facts.remote.listed && counts.pending == 0;
     let told = if knows_all { None } else { old.services.clone() };
     let conditions =
-        vec![connected(facts), synced(facts, &counts), gateway_alive(facts), facts.access.condition.clone()];
+        vec![connected(facts), synced(facts, counts), gateway_alive(facts), facts.access.condition.clone()];
     let remote = &facts.remote.gateway_addresses;
     LinkStatus {
         conditions: dated(&old.conditions, conditions, now),
@@ -58,20 +57,15 @@ pub fn of_link(facts: &Facts<'_>, latency_age: Duration, now: Timestamp) -> Link
         certificate_expires_at: facts.access.certificate_expires_at.map(|t| format!("{t:.0}")),
         token_expires_at: facts.access.token_expires_at.map(|t| format!("{t:.0}")),
         mirror_services: if told.is_some() { old.mirror_services.clone() } else { failing(facts, &old, now) },
-        services: Some(told.unwrap_or(counts)),
+        services: Some(told.unwrap_or_else(|| ServiceCounts {
+            mirrored: number(counts.mirrored),
+            failing: number(counts.failing),
+        })),
     }
 }
 
-fn counts(facts: &Facts<'_>) -> ServiceCounts {
-    let mut counts = ServiceCounts::default();
-    for (_, verdict) in facts.snapshot.verdicts(facts.name) {
-        match verdict {
-            Verdict::Mirrored | Verdict::Partly(_) => counts.mirrored += 1,
-            Verdict::Failed(_) => counts.failing += 1,
-            Verdict::Pending => {}
-        }
-    }
-    counts
+fn number(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 /// A latency is worth a write when it moved by a quarter and 5 ms, once a minute.
@@ -111,16 +105,31 @@ fn connected(facts: &Facts<'_>) -> Condition {
     }
 }
 
-fn synced(facts: &Facts<'_>, counts: &ServiceCounts) -> Condition {
+fn synced(facts: &Facts<'_>, counts: Counts) -> Condition {
     const KIND: &str = "Synced";
-    if !facts.remote.listed {
-        let message = "the target cluster's exports have not been listed since the controller started; mirrors stay as they are";
-        return Condition::no(KIND, "NotListed", message);
+    if let Err(error) = facts.link.spec.mirroring(facts.name) {
+        return Condition::no(KIND, "InvalidLink", error.to_string());
+    }
+    if let Some((what, lost)) = facts.snapshot.lost.iter().next() {
+        let advice = match lost.reason {
+            "Unauthorized" | "Forbidden" => {
+                "; apply what `link-cli install` prints again: it grants the rights"
+            }
+            _ => "",
+        };
+        let message = format!("{what} of this cluster cannot be watched: {}{advice}", lost.message);
+        return Condition::no(KIND, "LocalApi", message);
     }
     if facts.remote.connected == Some(false) {
         let why = facts.remote.lost.as_ref().map_or("", |lost| &lost.message);
-        let message = format!("mirrors stay as they were when the target cluster was last seen: {why}");
+        let since = facts.remote.since.map(|t| format!(", not reached since {t:.0}")).unwrap_or_default();
+        let message =
+            format!("mirrors stay as they were when the target cluster was last seen{since}: {why}");
         return Condition::no(KIND, "Disconnected", message);
+    }
+    if !facts.remote.listed {
+        let message = "the target cluster's exports have not been listed since the controller started; mirrors stay as they are";
+        return Condition::no(KIND, "NotListed", message);
     }
     if counts.failing > 0 {
         let message = format!("{} Services cannot be mirrored; see status.mirrorServices", counts.failing);
@@ -173,7 +182,7 @@ fn camel(word: &str) -> String {
 }
 
 fn failing(facts: &Facts<'_>, old: &LinkStatus, now: Timestamp) -> Vec<ServiceStatus> {
-    let told = facts.snapshot.verdicts(facts.name).filter_map(|(origin, v)| Some((origin, v.condition()?)));
+    let told = facts.snapshot.troubles(facts.name).filter_map(|(origin, v)| Some((origin, v.condition()?)));
     // Those that fail come before those that merely lack a port.
     let (fail, lack): (Vec<_>, Vec<_>) = told.partition(|(_, condition)| condition.status == "False");
     fail.into_iter()
@@ -202,7 +211,7 @@ fn remote_ref(origin: &Origin) -> ObjectRef {
 
 /// What `link-cli gateways` shows of the Link.
 pub fn report(facts: &Facts<'_>) -> LinkReport {
-    let counts = counts(facts);
+    let counts = facts.snapshot.counts(facts.name);
     LinkReport {
         name: facts.name.to_owned(),
         alive: facts.liveness.alive,
@@ -212,9 +221,9 @@ pub fn report(facts: &Facts<'_>) -> LinkReport {
         latency_percentiles_ms: facts.liveness.latency_percentiles_ms,
         addresses: facts.liveness.addresses.iter().cloned().collect(),
         connected: facts.remote.connected,
-        synced: Some(synced(facts, &counts).status == "True"),
-        mirrored_services: counts.mirrored,
-        failing_services: counts.failing,
+        synced: Some(synced(facts, counts).status == "True"),
+        mirrored_services: number(counts.mirrored),
+        failing_services: number(counts.failing),
         certificate_expires_at: facts.access.certificate_expires_at.map(|t| format!("{t:.0}")),
     }
 }

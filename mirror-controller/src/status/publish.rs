@@ -5,12 +5,17 @@ use crate::{
     link::remotes::Remotes,
     liveness,
     observe::local::Links,
-    status::{Facts, of_link, report},
+    status::{
+        Facts,
+        events::{event, news},
+        of_link, report,
+    },
     world::World,
 };
+use k8s_openapi::api::events::v1::Event;
 use kube::{
     Api, Client, ResourceExt,
-    api::{Patch, PatchParams},
+    api::{Patch, PatchParams, PostParams},
 };
 use linkspan_core::{
     api::{
@@ -21,7 +26,11 @@ use linkspan_core::{
     process::{clock::Clock, shutdown::Shutdown},
 };
 use serde_json::{Value, json};
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout},
@@ -32,10 +41,14 @@ const GATHER: Duration = Duration::from_millis(500);
 /// However quiet it is, everything is looked at this often.
 const PERIOD: Duration = Duration::from_secs(10);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(4);
+/// Most Events that wait to be written.
+const MAX_UNTOLD: usize = 1000;
 
 /// Everything a status is made of.
 #[derive(Clone)]
 pub struct Reporter {
+    /// Name of this replica.
+    pub name: String,
     /// The snapshot.
     pub world: Arc<World>,
     /// The Links.
@@ -71,11 +84,13 @@ impl Reporter {
 
     /// Writes until the shutdown, while this replica leads.
     pub async fn publish(self, client: Client, namespace: String, shutdown: Shutdown) {
-        let api = Api::<Link>::namespaced(client, &namespace);
+        let api = Api::<Link>::namespaced(client.clone(), &namespace);
         let (mut world, mut remotes, mut links) =
             (self.world.changes(), self.remotes.changes(), self.links.clone());
         let mut latencies: HashMap<String, Instant> = HashMap::new();
         let mut written: HashMap<String, Link> = HashMap::new();
+        let events = Api::<Event>::namespaced(client, &namespace);
+        let mut untold: VecDeque<Event> = VecDeque::new();
         let mut leader = self.leader.clone();
         loop {
             tokio::select! {
@@ -94,11 +109,36 @@ impl Reporter {
                 // Our own write may not have come back by the watch yet.
                 let link = written.get(name).unwrap_or(link).clone();
                 if *self.leader.borrow()
-                    && let Some(link) = self.write(&api, name, &link, &mut latencies).await
+                    && let Some(new) = self.write(&api, name, &link, &mut latencies).await
                 {
-                    written.insert(name.clone(), link);
+                    let status = |link: &Link| link.status.clone().unwrap_or_default();
+                    let news = news(&status(&link), &status(&new));
+                    untold.extend(news.iter().map(|n| event(&new, n, &self.name, self.clock.now())));
+                    written.insert(name.clone(), new);
                 }
             }
+            self.tell(&events, &mut untold).await;
+        }
+    }
+
+    /// Writes Events, oldest first, as long as that works; what is left is tried again with the next look.
+    async fn tell(&self, api: &Api<Event>, untold: &mut VecDeque<Event>) {
+        let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        untold.truncate(MAX_UNTOLD);
+        while *self.leader.borrow()
+            && let Some(event) = untold.front()
+        {
+            match timeout(WRITE_TIMEOUT, api.create(&params, event)).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(kube::Error::Api(status)))
+                    if (400..500).contains(&status.code) && status.code != 429 =>
+                {
+                    tracing::warn!(error = status.message, "an Event is refused and dropped");
+                }
+                Ok(Err(error)) => return tracing::warn!(%error, "an Event cannot be written; trying again"),
+                Err(_) => return tracing::warn!("writing an Event took too long; trying again"),
+            }
+            untold.pop_front();
         }
     }
 

@@ -28,7 +28,7 @@ struct World {
 impl World {
     fn healthy() -> Self {
         let (mut snapshot, mut api) = (synced(&["west"]), Api::default());
-        snapshot.export_seen("west", export("api", &[80]));
+        snapshot.export_seen("west", &export("api", &[80]));
         api.settle(&mut snapshot);
         Self {
             link: link_with(None),
@@ -124,7 +124,7 @@ fn at_most_a_hundred_services_are_listed_and_all_are_counted() {
     for n in 0..150 {
         let mut elsewhere = export(&format!("svc-{n}"), &[80]);
         elsewhere.namespace = "elsewhere".to_owned();
-        world.snapshot.export_seen("west", elsewhere);
+        world.snapshot.export_seen("west", &elsewhere);
     }
     Api::default().settle(&mut world.snapshot);
     let status = world.status(Duration::MAX);
@@ -150,7 +150,7 @@ fn what_is_not_known_yet_does_not_undo_what_was_told() {
     world.remote.listed = false;
     assert_eq!(world.status(Duration::MAX).services, Some(ServiceCounts { mirrored: 1, failing: 0 }));
     world.remote.listed = true;
-    world.snapshot.export_seen("west", export("api", &[80]));
+    world.snapshot.export_seen("west", &export("api", &[80]));
     assert_eq!(
         world.status(Duration::MAX).services,
         Some(ServiceCounts { mirrored: 1, failing: 0 }),

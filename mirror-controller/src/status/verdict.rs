@@ -32,11 +32,6 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// Whether a mirror stands.
-    pub fn stands(&self) -> bool {
-        matches!(self, Self::Mirrored | Self::Partly(_))
-    }
-
     /// The condition that tells it, for what is worth telling.
     pub fn condition(&self) -> Option<Condition> {
         match self {

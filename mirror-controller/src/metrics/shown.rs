@@ -1,97 +1,14 @@
 //! What `/metrics` shows. Gauges are read at scrape; series of a Link go with the Link.
 
-use crate::{
-    credentials::AccessBoard, link::remotes::Remotes, liveness, status::verdict::Verdict, world::World,
-};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use linkspan_core::api::{gateway_report::LinkHealth, labels::CLUSTER_NAME};
+use super::{BOUNDS, Counters, LAG_BOUNDS, Lag, Lags, ProbeCounts, Probes, Watches, Writes, lock};
+use crate::{credentials::AccessBoard, link::remotes::Remotes, liveness, world::World};
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, NoLabelSet},
+    encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet},
     metrics::MetricType,
 };
-use std::{
-    collections::BTreeMap,
-    fmt,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{fmt, sync::Arc};
 use tokio::sync::watch;
-
-/// Upper bounds of the latency histogram in milliseconds.
-const BOUNDS: [f64; 25] = [
-    1.0, 2.0, 3.0, 4.0, 5.0, 10.0, 20.0, 30.0, 40.0, 50.0, 100.0, 200.0, 300.0, 400.0, 500.0, 1000.0, 2000.0,
-    3000.0, 4000.0, 5000.0, 10000.0, 20000.0, 30000.0, 40000.0, 50000.0,
-];
-
-/// Probes of each link, as the gateway pods report them.
-#[derive(Debug, Default)]
-pub struct Probes(Mutex<BTreeMap<String, ProbeCounts>>);
-
-/// Probes of one link.
-#[derive(Clone, Debug, Default)]
-struct ProbeCounts {
-    ok: u64,
-    failed: u64,
-    buckets: [u64; BOUNDS.len() + 1],
-    sum: f64,
-}
-
-impl Probes {
-    /// Counts what is new in a pod's report: `before` is its last one, if any.
-    pub fn count(&self, before: Option<&BTreeMap<String, LinkHealth>>, now: &BTreeMap<String, LinkHealth>) {
-        let Some(before) = before else { return };
-        let mut links = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for (link, health) in now {
-            let counts = links.entry(link.clone()).or_default();
-            let old = before.get(link).cloned().unwrap_or_default();
-            let ok = added(old.probes_ok, health.probes_ok);
-            counts.ok += ok;
-            counts.failed += added(old.probes_failed, health.probes_failed);
-            if let Some(ms) = health.latency_ms.filter(|_| ok > 0) {
-                let bucket = BOUNDS.iter().position(|bound| ms <= *bound).unwrap_or(BOUNDS.len());
-                counts.buckets[bucket] += ok;
-                counts.sum += ms * ok as f64;
-            }
-        }
-    }
-}
-
-/// How much a pod's counter grew; one that shrank belongs to a pod that started anew.
-fn added(old: u64, new: u64) -> u64 {
-    new.checked_sub(old).unwrap_or(new)
-}
-
-/// Writes to the API, by verb and kind.
-#[derive(Debug, Default)]
-pub struct Writes(Mutex<BTreeMap<(&'static str, String), u64>>);
-
-impl Writes {
-    /// One more.
-    pub fn count(&self, verb: &'static str, kind: &str) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry((verb, kind.to_owned())).or_default() +=
-            1;
-    }
-}
-
-/// Other counts, by link.
-#[derive(Debug, Default)]
-pub struct Counters {
-    repairs: Mutex<BTreeMap<String, u64>>,
-}
-
-impl Counters {
-    /// `slice` was written.
-    pub fn repaired(&self, slice: &EndpointSlice) {
-        if let Some(link) = crate::snapshot::label(&slice.metadata, CLUSTER_NAME) {
-            *self
-                .repairs
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .entry(link.to_owned())
-                .or_default() += 1;
-        }
-    }
-}
 
 /// Everything that is shown.
 pub struct Shown {
@@ -107,6 +24,10 @@ pub struct Shown {
     pub counters: Arc<Counters>,
     /// How far credentials reach.
     pub board: AccessBoard,
+    /// Watches.
+    pub watches: Arc<Watches>,
+    /// How soon what is heard is written.
+    pub lags: Arc<Lags>,
     /// Whether this replica leads.
     pub leader: watch::Receiver<bool>,
 }
@@ -125,9 +46,12 @@ struct LinkRow {
     connected: bool,
     mirrored: u64,
     failing: u64,
+    conflicts: u64,
+    exports: u64,
     probes: ProbeCounts,
     repairs: u64,
     certificate_ends: Option<f64>,
+    lag: Lag,
 }
 
 impl Collector for Shown {
@@ -135,12 +59,15 @@ impl Collector for Shown {
         let rows = self.rows();
         let gauge = |row: &LinkRow, what: fn(&LinkRow) -> f64| what(row);
         type Gauge = (&'static str, &'static str, fn(&LinkRow) -> f64);
-        let gauges: [Gauge; 6] = [
+        let gauges: [Gauge; 7] = [
             ("gateway_enabled", "1 for a link with a gateway", |_| 1.0),
             ("gateway_alive", "1 if the link's gateway answers probes", |r| f64::from(u8::from(r.alive))),
             ("gateway_latency", "Latency of the last successful probe in milliseconds", |r| r.latency),
             ("linkspan_link_connected", "1 if the target cluster's API answers", |r| {
                 f64::from(u8::from(r.connected))
+            }),
+            ("linkspan_conflicts", "Services not mirrored because another has their mirror's name", |r| {
+                r.conflicts as f64
             }),
             ("linkspan_mirrored_services", "Mirrors that stand", |r| r.mirrored as f64),
             ("linkspan_failing_services", "Selected Services without a mirror", |r| r.failing as f64),
@@ -174,6 +101,12 @@ impl Collector for Shown {
                 metric.encode_family(&[("target_cluster_name", row.link.as_str())])?.encode_gauge(ends)?;
             }
         }
+        // Named by Linkerd after its cache: here it is the target's exported Services that are kept.
+        let help = "Exported Services of the target cluster that are known";
+        let mut metric = encoder.encode_descriptor("service_cache_size", help, None, MetricType::Gauge)?;
+        for row in &rows {
+            metric.encode_family(&[("cluster", row.link.as_str())])?.encode_gauge(&(row.exports as f64))?;
+        }
         self.encode_process(&mut encoder)
     }
 }
@@ -191,39 +124,56 @@ fn encode_probes(encoder: &mut DescriptorEncoder<'_>, rows: &[LinkRow]) -> fmt::
     let mut metric =
         encoder.encode_descriptor("gateway_probe_latency_ms", help, None, MetricType::Histogram)?;
     for row in rows {
-        let bounds = BOUNDS.into_iter().chain([f64::INFINITY]);
-        let buckets: Vec<(f64, u64)> = bounds.zip(row.probes.buckets).collect();
-        let count = row.probes.buckets.iter().sum();
-        metric.encode_family(&[("target_cluster_name", row.link.as_str())])?.encode_histogram::<NoLabelSet>(
-            row.probes.sum,
-            count,
-            &buckets,
-            None,
-        )?;
+        encode_histogram(&mut metric, &row.link, row.probes.sum, &BOUNDS, &row.probes.buckets)?;
+    }
+    let help = "Seconds from what a target cluster says to what is written here";
+    let name = "linkspan_mirror_lag_seconds";
+    let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
+    for row in rows {
+        encode_histogram(&mut metric, &row.link, row.lag.sum, &LAG_BOUNDS, &row.lag.buckets)?;
     }
     Ok(())
 }
 
+fn encode_histogram(
+    metric: &mut MetricEncoder<'_>,
+    link: &str,
+    sum: f64,
+    bounds: &[f64],
+    counts: &[u64],
+) -> fmt::Result {
+    let bounds = bounds.iter().copied().chain([f64::INFINITY]);
+    let buckets: Vec<(f64, u64)> = bounds.zip(counts.iter().copied()).collect();
+    let count = counts.iter().sum();
+    let labels = [("target_cluster_name", link)];
+    let mut family = metric.encode_family(&labels)?;
+    family.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
+}
+
 impl Shown {
     fn rows(&self) -> Vec<LinkRow> {
-        let probes = self.probes.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let repairs = self.counters.repairs.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let certificate_ends = |link: &str| {
             let ends = self.board.subscribe(link).borrow().certificate_expires_at;
             ends.map(|t| t.as_second() as f64)
         };
+        let probes = lock(&self.probes.0).clone();
+        let repairs = lock(&self.counters.repairs).clone();
+        let lags = lock(&self.lags.links).clone();
         self.world.read(|snapshot| {
             let links = snapshot.links.items.keys();
             links
                 .map(|link| {
                     let liveness = liveness::of_link(&snapshot.pods.items, link);
-                    let verdicts = || snapshot.verdicts(link).map(|(_, verdict)| verdict);
+                    let counts = snapshot.counts(link);
                     LinkRow {
                         alive: liveness.alive == Some(true),
                         latency: liveness.latency_ms.unwrap_or_default(),
                         connected: self.remotes.state(link).connected == Some(true),
-                        mirrored: verdicts().filter(|v| v.stands()).count() as u64,
-                        failing: verdicts().filter(|v| matches!(v, Verdict::Failed(_))).count() as u64,
+                        mirrored: counts.mirrored as u64,
+                        failing: counts.failing as u64,
+                        conflicts: counts.conflicts as u64,
+                        exports: snapshot.remotes.get(link).map_or(0, |r| r.len()) as u64,
+                        lag: lags.get(link).cloned().unwrap_or_default(),
                         probes: probes.get(link).cloned().unwrap_or_default(),
                         repairs: repairs.get(link).copied().unwrap_or_default(),
                         certificate_ends: certificate_ends(link),
@@ -248,12 +198,19 @@ impl Shown {
         ] {
             encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)?;
         }
-        let writes = self.writes.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let writes = lock(&self.writes.0).clone();
         let mut metric =
             encoder.encode_descriptor("linkspan_writes", "Writes to the API", None, MetricType::Counter)?;
         for ((verb, kind), value) in &writes {
             let labels = [("verb", *verb), ("kind", kind.as_str())];
             metric.encode_family(&labels)?.encode_counter::<NoLabelSet, u64, u64>(value, None)?;
+        }
+        let watches = lock(&self.watches.0).clone();
+        let help = "Watches that broke and began anew";
+        let mut metric =
+            encoder.encode_descriptor("linkspan_watch_restarts", help, None, MetricType::Counter)?;
+        for (what, value) in &watches {
+            metric.encode_family(&[("watch", *what)])?.encode_counter::<NoLabelSet, u64, u64>(value, None)?;
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Label selectors as kubectl's `-l` writes them, read into a Link's form. Pure.
+//! Label selectors as kubectl's `-l` writes them, read into a Link's form.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 use std::collections::BTreeMap;
