@@ -15,6 +15,7 @@ pub mod record;
 pub mod shared;
 pub mod source;
 pub mod splice;
+pub mod system;
 pub mod tunnel;
 pub mod wire;
 

@@ -12,6 +12,7 @@ use linkspan_gateway::{
     app::{App, Drain, Settings},
     config::Args,
     source::{Tables, file, kubernetes},
+    system,
 };
 use std::{process::ExitCode, time::Duration};
 use tokio::task::JoinSet;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
 }
 
 async fn run(args: Args) -> anyhow::Result<()> {
+    system::check();
     // The Kubernetes client takes the process's default; ours is the same.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let (shutdown, signals) = on_signals().context("signals cannot be handled")?;

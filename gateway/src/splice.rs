@@ -24,7 +24,10 @@ use std::{
     future::poll_fn,
     io,
     pin::pin,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::Poll,
 };
 use tokio::net::TcpStream;
@@ -51,6 +54,8 @@ pub enum End {
     Refused(Reason),
     /// The channel broke.
     Channel(io::Error),
+    /// The channel ended before the other gateway can have carried anything: the flow can begin again on another one.
+    Unserved(io::Error),
     /// Ended from outside.
     Cut(Reason),
 }
@@ -63,7 +68,9 @@ impl End {
             End::Local(e) => record.failed(Reason::Internal, format!("the plain connection broke: {e}")),
             End::Reset(reason) => record.failed(*reason, "the other gateway reset the flow"),
             End::Refused(reason) => record.failed(*reason, "the other gateway refused the flow"),
-            End::Channel(e) => record.failed(reason_of(e), format!("the tunnel connection broke: {e}")),
+            End::Channel(e) | End::Unserved(e) => {
+                record.failed(reason_of(e), format!("the tunnel connection broke: {e}"))
+            }
             End::Cut(reason) => record.failed(*reason, "no longer allowed, or shutting down"),
         }
     }
@@ -105,5 +112,14 @@ pub async fn splice(
     })
     .await;
     channel.set_strict(channel.tells_pauses());
-    end
+    match end {
+        End::Channel(e) if flow.is_unanswered() && may_repeat(channel, traffic) => End::Unserved(e),
+        end => end,
+    }
+}
+
+/// Whether a flow that was never answered can begin again elsewhere: the other gateway ended the connection in order,
+/// which it never does once it has taken a flow; or it got nothing that could have had an effect.
+fn may_repeat(channel: &Channel, traffic: &Traffic) -> bool {
+    channel.was_closed() || traffic.up.load(Ordering::Relaxed) == 0
 }

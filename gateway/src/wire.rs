@@ -221,6 +221,21 @@ impl Frame {
         Ok(())
     }
 
+    /// Which flow the frame belongs to; `None` for those that belong to none.
+    pub fn generation(&self) -> Option<u32> {
+        match self {
+            Frame::Open(open) => Some(open.generation),
+            Frame::Opened { generation }
+            | Frame::Refused { generation, .. }
+            | Frame::Fin { generation }
+            | Frame::Reset { generation, .. }
+            | Frame::Done { generation }
+            | Frame::Paused { generation }
+            | Frame::Resumed { generation } => Some(*generation),
+            Frame::Ping { .. } | Frame::Pong { .. } | Frame::GoAway | Frame::Hello { .. } => None,
+        }
+    }
+
     fn encode_body(&self, out: &mut BytesMut) -> u8 {
         match self {
             Frame::Open(open) => {

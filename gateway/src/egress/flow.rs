@@ -1,17 +1,24 @@
 //! One flow of a local pod: lease, OPEN together with the first bytes, splice, give back.
 
 use crate::{
-    egress::{pod_table::PodTable, port_table::Route},
-    mtls::credentials::Credentials,
+    egress::{http_answer, pod_table::PodTable, port_table::Route},
+    mtls::{credentials::Credentials, verify::reason_of},
     record::{Direction, FlowLabels, Metrics, Record},
     shared::Shared,
     splice::{End, Role, splice},
-    tunnel::{dial::DialError, links::Pools, settle::settle, socket},
+    tunnel::{
+        dial::DialError,
+        links::Pools,
+        pool::{Leased, Pool},
+        settle::settle,
+        socket,
+    },
     wire::{Frame, HEADER, Open, data_header},
 };
 use linkspan_core::{api::reason::Reason, process::shutdown::Shutdown};
 use socket2::SockRef;
 use std::{
+    cell::RefCell,
     io::{self, Read},
     net::IpAddr,
     sync::{Arc, atomic::Ordering},
@@ -19,13 +26,17 @@ use std::{
 use tokio::{
     net::TcpStream,
     sync::watch,
-    time::{Duration, timeout},
+    time::{Duration, Instant, timeout_at},
 };
 
 /// Most of what is sent along with OPEN.
 const FIRST_BYTES: usize = 16 * 1024;
 /// Longest time until a flow that cannot be carried is ended.
-const PATIENCE: Duration = Duration::from_millis(950);
+const PATIENCE: Duration = Duration::from_millis(900);
+
+thread_local! {
+    static FIRST: RefCell<Vec<u8>> = RefCell::default();
+}
 
 /// What flows need to know and to tell.
 #[derive(Clone)]
@@ -42,70 +53,119 @@ pub struct Context {
     pub stop: Shutdown,
 }
 
+/// Why a flow was not carried: the word, and one sentence.
+type Failure = (Reason, String);
+
 /// Carries the connection `local`, which came from `from`, to where `route` leads.
 pub async fn carry(local: TcpStream, from: IpAddr, route: &Route, context: &Context) {
     let cluster = context.credentials.borrow().server.as_ref().map(|s| s.identity.trust_domain.to_string());
     let baggage = context.pods.read(|pods| pods.baggage(from, &cluster.unwrap_or_default()));
     let labels = FlowLabels::new(Direction::outbound, &route.link, &route.target);
     let mut record = Record::open(&context.metrics, labels, baggage.clone());
-    if let Err((reason, detail)) = try_carry(local, baggage, route, context, &mut record).await {
-        record.failed(reason, detail);
+    // Until the flow has ended well, a close is a reset: a client must not take a cut answer for a whole one.
+    socket::reset(&local);
+    let local = Arc::new(local);
+    let failure = match try_carry(&local, baggage, route, context, &mut record).await {
+        Ok(end) => {
+            end.tell(&mut record);
+            refusal(&end)
+        }
+        Err((reason, detail)) => {
+            record.failed(reason, detail);
+            Some(reason)
+        }
+    };
+    if let Some(reason) = failure
+        && route.http
+        && record.traffic().down.load(Ordering::Relaxed) == 0
+    {
+        let asked = record.traffic().up.load(Ordering::Relaxed) > 0;
+        http_answer::answer(&local, asked, reason).await;
     }
 }
 
+/// Why nothing was carried, where that is so.
+fn refusal(end: &End) -> Option<Reason> {
+    match end {
+        End::Refused(reason) | End::Reset(reason) => Some(*reason),
+        End::Channel(e) | End::Unserved(e) => Some(reason_of(e)),
+        End::Finished | End::Local(_) | End::Cut(_) => None,
+    }
+}
+
+/// Leases and carries; once more on another connection where the first one ended before it can have carried anything.
 async fn try_carry(
-    local: TcpStream,
+    local: &Arc<TcpStream>,
     baggage: String,
     route: &Route,
     context: &Context,
     record: &mut Record,
-) -> Result<(), (Reason, String)> {
-    // Until the flow has ended well, a close is a reset: a client must not take a cut answer for a whole one.
-    socket::reset(&local);
-    socket::prepare(&local).map_err(|e| internal(&e))?;
+) -> Result<End, Failure> {
+    socket::prepare(local).map_err(|e| internal(&e))?;
     let pool = context.pools.get(&route.link).ok_or((Reason::NoCredentials, "no such Link".to_owned()))?;
-    let mut leased = timeout(PATIENCE, pool.lease())
-        .await
-        .map_err(|_| (Reason::Timeout, "no connection to the link's gateway in time".to_owned()))?
-        .map_err(|DialError { reason, detail }| (reason, detail))?;
-    let generation = leased.channel.next_generation();
-    let open = Open { generation, hops: 1, target: route.target.clone(), baggage };
-    leased.channel.queue(&Frame::Open(open)).map_err(|e| internal(&e))?;
-    let (first, read) = first_bytes(&local);
-    if read > 0 {
-        leased.channel.queue_encoded(&first);
-        record.traffic().up.fetch_add(read as u64, Ordering::Relaxed);
+    let until = Instant::now() + PATIENCE;
+    let mut open = Open { generation: 0, hops: 1, target: route.target.clone(), baggage };
+    let mut first = None;
+    loop {
+        let mut leased = lease(&pool, until).await?;
+        let first = first.get_or_insert_with(|| first_bytes(local));
+        open.generation = leased.channel.next_generation();
+        leased.channel.queue(&Frame::Open(open.clone())).map_err(|e| internal(&e))?;
+        leased.channel.queue_encoded(&first.frame);
+        record.traffic().up.store(first.read as u64, Ordering::Relaxed);
+        let stop = async {
+            context.stop.started().await;
+            Reason::Draining
+        };
+        let channel = &mut leased.channel;
+        let end = splice(channel, local.clone(), open.generation, Role::Caller, record.traffic(), stop).await;
+        if matches!(end, End::Finished) {
+            // Failing means that the client is gone already.
+            let _ = SockRef::from(&**local).set_linger(None);
+        }
+        let sent = record.traffic().up.load(Ordering::Relaxed);
+        let again = matches!(end, End::Unserved(_)) && sent == first.read as u64 && Instant::now() < until;
+        if settle(channel, open.generation, Role::Caller, &end).await {
+            leased.give_back();
+        } else {
+            leased.channel.abort();
+        }
+        if !again {
+            return Ok(end);
+        }
     }
-    let local = Arc::new(local);
-    let stop = async {
-        context.stop.started().await;
-        Reason::Draining
-    };
-    let end =
-        splice(&mut leased.channel, local.clone(), generation, Role::Caller, record.traffic(), stop).await;
-    if matches!(end, End::Finished) {
-        // Failing means that the client is gone already.
-        let _ = SockRef::from(&*local).set_linger(None);
-    }
-    drop(local);
-    end.tell(record);
-    if settle(&mut leased.channel, generation, Role::Caller, &end).await {
-        leased.give_back();
-    } else {
-        leased.channel.abort();
-    }
-    Ok(())
 }
 
-/// What the client has sent already, as a DATA frame, and its length. Asked of the socket itself: the runtime does
-/// not know yet that a socket this new is readable.
-fn first_bytes(local: &TcpStream) -> (Vec<u8>, usize) {
-    let mut frame = vec![0; HEADER + FIRST_BYTES];
-    let socket = SockRef::from(local);
-    let read = (&*socket).read(&mut frame[HEADER..]).unwrap_or(0);
-    frame.truncate(HEADER + read);
-    frame[..HEADER].copy_from_slice(&data_header(read));
-    (frame, read)
+/// A connection that was alive a moment ago.
+async fn lease(pool: &Pool, until: Instant) -> Result<Leased, Failure> {
+    loop {
+        let leased = timeout_at(until, pool.lease())
+            .await
+            .map_err(|_| (Reason::Timeout, "no connection to the link's gateway in time".to_owned()))?
+            .map_err(|DialError { reason, detail }| (reason, detail))?;
+        if !leased.channel.has_ended() {
+            return Ok(leased);
+        }
+    }
+}
+
+/// What the client has sent already.
+struct First {
+    /// As a DATA frame; empty when there is nothing.
+    frame: Vec<u8>,
+    /// How many bytes there are.
+    read: usize,
+}
+
+/// Asked of the socket itself: the runtime does not know yet that a socket this new is readable.
+fn first_bytes(local: &TcpStream) -> First {
+    FIRST.with_borrow_mut(|buffer| {
+        buffer.resize(HEADER + FIRST_BYTES, 0);
+        let socket = SockRef::from(local);
+        let read = (&*socket).read(&mut buffer[HEADER..]).unwrap_or(0);
+        buffer[..HEADER].copy_from_slice(&data_header(read));
+        First { frame: if read > 0 { buffer[..HEADER + read].to_vec() } else { Vec::new() }, read }
+    })
 }
 
 fn internal(error: &io::Error) -> (Reason, String) {

@@ -2,6 +2,7 @@
 //! over a leased tunnel connection.
 
 pub mod flow;
+mod http_answer;
 pub mod listeners;
 pub mod pod_table;
 pub mod port_table;

@@ -12,6 +12,8 @@ pub struct SliceRow {
     pub route: SliceRoute,
     /// Gateway pods that take traffic by this slice.
     pub ready_pods: BTreeSet<String>,
+    /// Which of the ports are declared as HTTP.
+    pub http: BTreeSet<u16>,
 }
 
 /// Where one port leads.
@@ -21,6 +23,8 @@ pub struct Route {
     pub link: String,
     /// To what.
     pub target: Target,
+    /// Whether it is declared to be HTTP.
+    pub http: bool,
 }
 
 /// All slices of ours, by namespace and name.
@@ -56,7 +60,8 @@ impl PortTable {
         let (mut routes, mut conflicts) = (BTreeMap::new(), BTreeMap::new());
         for ((namespace, name), row) in by_age {
             for (port, target) in &row.route.ports {
-                let route = Route { link: row.route.link.clone(), target: target.clone() };
+                let http = row.http.contains(port);
+                let route = Route { link: row.route.link.clone(), target: target.clone(), http };
                 let first = routes.entry(*port).or_insert_with(|| route.clone());
                 if *first != route {
                     let text = format!(
@@ -85,6 +90,7 @@ mod tests {
             created: created.to_owned(),
             route: SliceRoute { link: link.to_owned(), ports },
             ready_pods: ready.iter().map(|p| (*p).to_owned()).collect(),
+            http: BTreeSet::new(),
         }
     }
 

@@ -83,7 +83,9 @@ pub fn our_slice(slice: &EndpointSlice) -> Result<port_table::SliceRow, SliceErr
     let ready_pods: BTreeSet<String> =
         ready.filter_map(|endpoint| endpoint.target_ref.as_ref()?.name.clone()).collect();
     let created = slice.creation_timestamp().map(|time| time.0.to_string()).unwrap_or_default();
-    Ok(port_table::SliceRow { created, route, ready_pods })
+    let declared = slice.ports.iter().flatten().filter(|port| port.app_protocol.as_deref() == Some("http"));
+    let http = declared.filter_map(|port| u16::try_from(port.port?).ok()).collect();
+    Ok(port_table::SliceRow { created, route, ready_pods, http })
 }
 
 /// A pod that has addresses of its own and has not ended.
@@ -177,7 +179,7 @@ mod tests {
         let slice: EndpointSlice = from_value(json!({
             "metadata": {"name": "api-west", "creationTimestamp": "2026-01-01T00:00:00Z", "annotations": {
                 "linkspan.dev/link": "west", "linkspan.dev/target": "api.default", "linkspan.dev/ports": "10007=8080"}},
-            "addressType": "IPv4",
+            "addressType": "IPv4", "ports": [{"port": 10007, "appProtocol": "http"}, {"port": 10008}],
             "endpoints": [
                 {"addresses": ["10.0.0.1"], "conditions": {"ready": true}, "targetRef": {"kind": "Pod", "name": "gw-1"}},
                 {"addresses": ["10.0.0.2"], "conditions": {"ready": false}, "targetRef": {"kind": "Pod", "name": "gw-2"}}],
@@ -186,6 +188,7 @@ mod tests {
         let row = our_slice(&slice).unwrap();
         assert_eq!(row.route.ports[&10_007].to_string(), "api.default:8080");
         assert_eq!(row.ready_pods, BTreeSet::from(["gw-1".to_owned()]));
+        assert_eq!(row.http, BTreeSet::from([10_007]));
         assert_eq!(row.created, "2026-01-01T00:00:00Z");
         assert!(our_slice(&EndpointSlice::default()).is_err());
     }

@@ -60,6 +60,8 @@ pub(super) struct Flow<'a> {
     done: bool,
     /// Whether all that has arrived was read.
     caught_up: bool,
+    /// Whether anything of this flow has come from the other side.
+    answered: bool,
 }
 
 impl<'a> Flow<'a> {
@@ -87,7 +89,13 @@ impl<'a> Flow<'a> {
             told_local: false,
             done: false,
             caught_up: true,
+            answered: false,
         }
+    }
+
+    /// Whether nothing of this flow has come from the other side.
+    pub(super) fn is_unanswered(&self) -> bool {
+        !self.answered
     }
 
     /// Whether the plain side was told that no more comes; from then on its end is no news.
@@ -187,6 +195,7 @@ impl<'a> Flow<'a> {
         while !self.done
             && let Some(piece) = pieces.next().map_err(End::Channel)?
         {
+            self.answered |= self.is_answer(&piece);
             match piece {
                 Piece::Data(data) if !self.channel_ended => {
                     slices[count] = IoSlice::new(data);
@@ -206,6 +215,14 @@ impl<'a> Flow<'a> {
             }
         }
         self.hand_on(&mut slices[..count]).map_err(End::Local)
+    }
+
+    /// Whether `piece` shows that the other side knows of this flow.
+    fn is_answer(&self, piece: &Piece<'_>) -> bool {
+        match piece {
+            Piece::Data(_) => true,
+            Piece::Frame(frame) => frame.generation() == Some(self.generation),
+        }
     }
 
     fn control(&mut self, frame: &Frame) -> Result<(), End> {

@@ -18,6 +18,7 @@ use std::{
     cell::RefCell,
     future::poll_fn,
     io,
+    mem::MaybeUninit,
     net::SocketAddr,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -61,6 +62,9 @@ pub struct Channel {
     queued: BytesMut,
     /// Encrypted and not taken by the system.
     unsent: BytesMut,
+    /// Nothing more comes.
+    ended: bool,
+    /// The other side has said that nothing more comes.
     closed: bool,
     said: Said,
     /// Whether the system ends the connection when what was sent is not acknowledged.
@@ -126,6 +130,7 @@ impl Channel {
             unread,
             queued,
             unsent: BytesMut::new(),
+            ended: false,
             closed: false,
             said: Said::default(),
             strict: false,
@@ -162,6 +167,20 @@ impl Channel {
     /// Whether the other side asked for no new flows on this connection.
     pub fn is_leaving(&self) -> bool {
         self.said.leaving
+    }
+
+    /// Whether the other side has ended the connection in order.
+    pub fn was_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Whether the system knows already that the other end is gone, perhaps before the runtime does.
+    pub fn has_ended(&self) -> bool {
+        let mut byte = [MaybeUninit::uninit()];
+        match SockRef::from(&*self.tcp).peek(&mut byte) {
+            Ok(count) => count == 0,
+            Err(e) => !matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted),
+        }
     }
 
     /// Whether the other side tells when it stops reading.
@@ -262,7 +281,7 @@ impl Channel {
             return Poll::Ready(Ok(self.hand_out(&bytes, take)));
         }
         loop {
-            if self.closed {
+            if self.ended {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
             let received = RECEIVING.with_borrow_mut(|receiving| {
@@ -305,7 +324,7 @@ impl Channel {
             sealed.resize(before + READ_SIZE, 0);
         }
         let read = self.tcp.try_read(&mut sealed[before..before + READ_SIZE])?;
-        self.closed |= read == 0;
+        self.ended |= read == 0;
         let end = before + read;
         sealed[..before].copy_from_slice(&self.waiting);
         plain.clear();
@@ -323,6 +342,7 @@ impl Channel {
         }
         self.waiting = rest.to_vec();
         self.closed |= opened.closed;
+        self.ended |= opened.closed;
         if plain.len() == unread {
             // Nothing new: there is nothing to decode.
             self.unread = plain.clone();

@@ -6,16 +6,19 @@ use crate::{
     tunnel::{channel::Channel, handshake, peer_state::PeerState, socket},
     wire::{Event, Frame},
 };
+use futures::stream::{FuturesUnordered, StreamExt};
 use linkspan_core::api::reason::Reason;
 use rustls::ClientConfig;
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::TcpStream,
-    time::{Instant, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 
 /// Longest time one address may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time until the next address is tried beside one that has not answered (RFC 8305, 8).
+const STAGGER: Duration = Duration::from_millis(250);
 /// Longest time the handshake and the first PING may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -39,57 +42,109 @@ pub struct Dialed {
     pub epoch: u64,
 }
 
-/// Tries the addresses of `peer` one after the other, the one at `first` (counted round) first.
+/// Makes a connection to one of the addresses of `peer`; `first` (counted round) has the first try. An address that
+/// does not answer at once is raced by the next one, of the other family where there is one (RFC 8305).
 ///
 /// # Errors
-/// What went wrong at the last address.
+/// What went wrong where most was achieved.
 pub async fn dial(peer: &PeerState, first: usize) -> Result<Dialed, DialError> {
     if let Some((reason, detail)) = peer.blocked() {
         return Err(DialError { reason, detail });
     }
     let began = Instant::now();
-    let mut last = DialError { reason: Reason::NoCredentials, detail: "no client certificate".to_owned() };
-    let count = peer.addresses.len();
-    let Some(tls) = &peer.tls else { return Err(last) };
-    for address in peer.addresses.iter().cycle().skip(first % count.max(1)).take(count) {
-        match dial_address(*address, tls.clone(), &peer.identity.to_string()).await {
+    let mut error = DialError { reason: Reason::NoCredentials, detail: "no client certificate".to_owned() };
+    let Some(tls) = &peer.tls else { return Err(error) };
+    let identity = peer.identity.to_string();
+    let mut left = VecDeque::from(order(&peer.addresses, first));
+    let mut achieved = 0;
+    loop {
+        let step = match race(&mut left).await {
+            Ok(None) => return Err(error),
+            Ok(Some((tcp, address))) => {
+                secure(tcp, address, tls.clone(), &identity).await.map_err(|e| (2, e))
+            }
+            Err(e) => Err((usize::from(e.reason == Reason::Refused), e)),
+        };
+        match step {
             Ok(channel) => return Ok(Dialed { channel, took: began.elapsed(), epoch: peer.epoch }),
-            Err(e) => last = e,
+            Err((far, e)) if far >= achieved => (achieved, error) = (far, e),
+            Err(_) => {}
         }
     }
-    Err(last)
 }
 
-async fn dial_address(
+/// The addresses in the order in which they are tried: beginning with number `first`, families in turns.
+fn order(addresses: &[SocketAddr], first: usize) -> Vec<SocketAddr> {
+    let (before, from) = addresses.split_at(first % addresses.len().max(1));
+    let turned = || from.iter().chain(before).copied();
+    let Some(family) = turned().next().map(|address| address.is_ipv4()) else { return Vec::new() };
+    let mut others = turned().filter(|address| address.is_ipv4() != family);
+    let same = turned().filter(|address| address.is_ipv4() == family);
+    let mut ordered: Vec<_> = same.flat_map(|one| [Some(one), others.next()]).flatten().collect();
+    ordered.extend(others);
+    ordered
+}
+
+/// Connects to the first address in `left` that answers, and leaves there what was not decided; `None` when there are
+/// no more.
+async fn race(left: &mut VecDeque<SocketAddr>) -> Result<Option<(TcpStream, SocketAddr)>, DialError> {
+    let Some(first) = left.pop_front() else { return Ok(None) };
+    let (mut trying, mut attempts) = (vec![first], FuturesUnordered::from_iter([connect(first)]));
+    let mut next_at = Instant::now() + STAGGER;
+    let (address, result) = loop {
+        tokio::select! {
+            Some(done) = attempts.next() => break done,
+            () = sleep_until(next_at), if !left.is_empty() => {
+                next_at += STAGGER;
+                if let Some(next) = left.pop_front() {
+                    trying.push(next);
+                    attempts.push(connect(next));
+                }
+            }
+        }
+    };
+    for other in trying.into_iter().rev().filter(|other| *other != address) {
+        left.push_front(other);
+    }
+    result.map(|tcp| Some((tcp, address)))
+}
+
+async fn connect(address: SocketAddr) -> (SocketAddr, Result<TcpStream, DialError>) {
+    let result = match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
+        Ok(Ok(tcp)) => Ok(tcp),
+        Ok(Err(e)) => Err(failed(address, &e)),
+        Err(_) => Err(slow(address, "connecting")),
+    };
+    (address, result)
+}
+
+fn slow(address: SocketAddr, what: &str) -> DialError {
+    DialError { reason: Reason::Timeout, detail: format!("{address}: {what} took too long") }
+}
+
+fn failed(address: SocketAddr, error: &io::Error) -> DialError {
+    let told = error.get_ref().and_then(|inner| inner.downcast_ref::<DialError>());
+    let reason = told.map_or_else(|| reason_of(error), |told| told.reason);
+    DialError { reason, detail: format!("{address}: {error}") }
+}
+
+/// TLS and the first PING over a connection that is there.
+async fn secure(
+    tcp: TcpStream,
     address: SocketAddr,
     tls: Arc<ClientConfig>,
     identity: &str,
 ) -> Result<Channel, DialError> {
-    let slow = |what: &str| DialError {
-        reason: Reason::Timeout,
-        detail: format!("{address}: {what} took too long"),
-    };
-    let failed = |e: &io::Error| DialError { reason: reason_of(e), detail: format!("{address}: {e}") };
-    let tcp = timeout(CONNECT_TIMEOUT, TcpStream::connect(address))
-        .await
-        .map_err(|_| slow("connecting"))?
-        .map_err(|e| failed(&e))?;
     let handshake = async {
         socket::prepare_tunnel(&tcp)?;
         let mut channel = handshake::connect(tcp, tls, address).await?;
-        greet(&mut channel, identity).await?;
+        ping(&mut channel, 0, identity).await?;
         Ok::<_, io::Error>(channel)
     };
-    timeout(HANDSHAKE_TIMEOUT, handshake).await.map_err(|_| slow("the handshake"))?.map_err(|e| {
-        match e.get_ref().and_then(|inner| inner.downcast_ref::<DialError>()) {
-            Some(told) => DialError { reason: told.reason, detail: format!("{address}: {told}") },
-            None => failed(&e),
-        }
-    })
-}
-
-async fn greet(channel: &mut Channel, identity: &str) -> io::Result<()> {
-    ping(channel, 0, identity).await
+    match timeout(HANDSHAKE_TIMEOUT, handshake).await {
+        Ok(done) => done.map_err(|e| failed(address, &e)),
+        Err(_) => Err(slow(address, "the handshake")),
+    }
 }
 
 /// Asks the gateway at the other end whether it is there and who it is.
@@ -118,5 +173,67 @@ pub async fn ping(channel: &mut Channel, token: u64, identity: &str) -> io::Resu
             }
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn addresses(families: &[bool]) -> Vec<SocketAddr> {
+        let address = |(n, v6): (usize, &bool)| {
+            let ip = if *v6 { format!("[fd00::{n}]:1") } else { format!("10.0.0.{n}:1") };
+            ip.parse().unwrap()
+        };
+        families.iter().enumerate().map(address).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn all_addresses_are_tried_once_and_families_take_turns(
+            families in prop::collection::vec(any::<bool>(), 0..8), first in 0usize..20
+        ) {
+            let all = addresses(&families);
+            let ordered = order(&all, first);
+            if let Some(begins) = ordered.first() {
+                prop_assert_eq!(*begins, all[first % all.len()]);
+            }
+            let sixes = families.iter().filter(|v6| **v6).count();
+            for (i, pair) in ordered.windows(2).enumerate().take((2 * sixes.min(families.len() - sixes)).saturating_sub(1)) {
+                prop_assert!(pair[0].is_ipv4() != pair[1].is_ipv4(), "{} of {:?}", i, ordered);
+            }
+            let mut sorted = ordered;
+            sorted.sort();
+            let mut expected = all;
+            expected.sort();
+            prop_assert_eq!(sorted, expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_address_that_does_not_answer_is_raced_by_the_next() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let good = listener.local_addr().unwrap();
+        // A queue that is full does not answer: neither a refusal nor a connection.
+        let silent = tokio::net::TcpSocket::new_v4().unwrap();
+        silent.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let silent = silent.listen(1).unwrap();
+        let silent_address = silent.local_addr().unwrap();
+        let mut queued = Vec::new();
+        while let Ok(Ok(tcp)) = timeout(Duration::from_millis(300), TcpStream::connect(silent_address)).await
+        {
+            queued.push(tcp);
+        }
+        let mut left = VecDeque::from([silent_address, good]);
+        let began = Instant::now();
+        let (_, address) = race(&mut left).await.unwrap().unwrap();
+        assert_eq!(address, good);
+        assert!(began.elapsed() < CONNECT_TIMEOUT, "{:?}", began.elapsed());
+        assert_eq!(left, [silent_address], "what was not decided can be tried again");
+        drop(listener);
+        let mut left = VecDeque::from([good]);
+        assert_eq!(race(&mut left).await.err().unwrap().reason, Reason::Refused);
+        assert!(race(&mut left).await.unwrap().is_none());
     }
 }

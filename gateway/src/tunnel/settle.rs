@@ -17,7 +17,7 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
 pub async fn settle(channel: &mut Channel, generation: u32, role: Role, end: &End) -> bool {
     let reset = match end {
         End::Finished => return true,
-        End::Channel(_) => return false,
+        End::Channel(_) | End::Unserved(_) => return false,
         End::Local(_) => Some(Reason::Internal),
         End::Cut(reason) => Some(*reason),
         End::Reset(_) | End::Refused(_) => None,

@@ -136,7 +136,8 @@ impl Gateway {
             (HIDDEN_PORT, target("hidden.default:8080")),
         ]);
         let route = SliceRoute { link: "west".to_owned(), ports };
-        let row = PortRow { created: String::new(), route, ready_pods: BTreeSet::new() };
+        let row =
+            PortRow { created: String::new(), route, ready_pods: BTreeSet::new(), http: BTreeSet::new() };
         self.tables.ports.update(|table| table.set("default", "api-west", Some(row)));
     }
 

@@ -1,0 +1,342 @@
+//! Pairs of gateways under load and under changes: what is carried stays whole, and nobody waits for somebody else.
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "tests fail by panics and wait by the real clock"
+)]
+
+#[path = "support/content.rs"]
+mod content;
+#[path = "support/pair.rs"]
+mod pair;
+#[path = "support/mod.rs"]
+mod support;
+
+use content::{check_content, check_prefix, send_content};
+use linkspan_core::api::slice::SliceRoute;
+use linkspan_gateway::egress::port_table::SliceRow;
+use pair::{DEADLINE, PORT, Pair, WEST};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::ErrorKind,
+    net::SocketAddr,
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, timeout},
+};
+
+/// `future`, unless it takes longer than any test may.
+async fn soon<T>(future: impl Future<Output = T>) -> T {
+    timeout(DEADLINE, future).await.expect("took too long")
+}
+
+/// `normal`, or `full` when everything is to be tested at full size.
+fn size(name: &str, normal: usize, full: usize) -> usize {
+    if std::env::var_os("LINKSPAN_FULL").is_some() {
+        return full;
+    }
+    eprintln!("SKIPPED: {name} with {full}: set LINKSPAN_FULL=1; now {normal}");
+    normal
+}
+
+/// Carries TCP from a port of its own to `to`; each change of the returned value cuts all connections there are.
+async fn relay(to: SocketAddr) -> (SocketAddr, watch::Sender<u64>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (cut, cuts) = watch::channel(0);
+    tokio::spawn(async move {
+        while let Ok((mut tcp, _)) = listener.accept().await {
+            let mut cuts = cuts.clone();
+            cuts.mark_unchanged();
+            tokio::spawn(async move {
+                let mut other = TcpStream::connect(to).await.unwrap();
+                tokio::select! {
+                    _ = copy_bidirectional(&mut tcp, &mut other) => {}
+                    _ = cuts.changed() => {}
+                }
+            });
+        }
+    });
+    (address, cut)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flow_takes_another_connection_when_its_own_died_before_it_began() {
+    let pair = Pair::start().await;
+    let (address, cut) = relay(pair.west.tunnel).await;
+    pair.east.set_link(address, WEST);
+    pair.east.until(|health| health.alive == Some(true) && health.addresses == [address.to_string()]).await;
+    for round in 0..50 {
+        cut.send_modify(|n| *n += 1);
+        // The server speaks first: nothing was sent that could have had an effect twice.
+        let mut client = pair.east.connect(PORT).await;
+        let (mut server, _) = soon(pair.backend.accept()).await.unwrap();
+        server.write_all(b"hello").await.unwrap();
+        let mut bytes = [0; 5];
+        let read = soon(client.read_exact(&mut bytes)).await;
+        assert!(read.is_ok() && bytes == *b"hello", "round {round}: {read:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_addresses_take_new_flows_while_old_ones_go_on() {
+    let pair = Pair::start().await;
+    let (mut client, mut server) = soon(pair.flow()).await;
+    let (address, cut) = relay(pair.west.tunnel).await;
+    pair.east.set_link(address, WEST);
+    pair.east.until(|health| health.alive == Some(true) && health.addresses == [address.to_string()]).await;
+    let (mut next, mut next_server) = soon(pair.flow()).await;
+    for (from, to) in [(&mut client, &mut server), (&mut next, &mut next_server)] {
+        from.write_all(b"x").await.unwrap();
+        let mut byte = [0; 1];
+        soon(to.read_exact(&mut byte)).await.unwrap();
+    }
+    // The new one goes by the new address, the old one does not.
+    cut.send_modify(|n| *n += 1);
+    let mut byte = [0; 1];
+    assert!(soon(next.read(&mut byte)).await.is_err());
+    client.write_all(b"y").await.unwrap();
+    soon(server.read_exact(&mut byte)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn http_clients_are_told_why() {
+    let pair = Pair::start().await;
+    let port = 10_100;
+    let hidden = BTreeMap::from([(port, "hidden.default:80".parse().unwrap())]);
+    let route = SliceRoute { link: "west".to_owned(), ports: hidden };
+    let row =
+        SliceRow { created: String::new(), route, ready_pods: BTreeSet::new(), http: BTreeSet::from([port]) };
+    pair.east.tables.ports.update(|table| table.set("default", "hidden-west", Some(row)));
+    let mut client = soon(pair.east.connect(port)).await;
+    let began = Instant::now();
+    client.write_all(b"GET / HTTP/1.1\r\nHost: hidden\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    soon(client.read_to_string(&mut answer)).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 502 Bad Gateway\r\n"), "{answer}");
+    assert!(answer.contains("\r\nlinkspan-reason: not-exported\r\n"), "{answer}");
+    assert!(began.elapsed() < Duration::from_millis(1500), "{:?}", began.elapsed());
+    // Whoever asks nothing is reset, as ever.
+    let mut silent = soon(pair.east.connect(port)).await;
+    let error = soon(silent.read(&mut [0; 1])).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+}
+
+/// Reads nothing for longer than the longest silence of a connection that is alive, while the other end sends.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_rests_loses_nothing_and_stalls_nobody() {
+    const TOTAL: usize = 48 * 1024 * 1024;
+    let pair = Pair::start().await;
+    let (mut resting, mut server) = soon(pair.flow()).await;
+    let (mut both, mut both_server) = soon(pair.flow()).await;
+    let rest = linkspan_gateway::tunnel::pulse::SILENCE * 2;
+    let all = async {
+        tokio::join!(
+            send_content(&mut server, 1, TOTAL),
+            async {
+                // Others are quick meanwhile.
+                let until = Instant::now() + rest;
+                while Instant::now() < until {
+                    let began = Instant::now();
+                    let (mut client, mut server) = pair.flow().await;
+                    client.write_all(b"x").await.unwrap();
+                    server.read_exact(&mut [0; 1]).await.unwrap();
+                    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                check_content(&mut resting, 1, TOTAL).await;
+            },
+            async {
+                // Both ends send and neither reads.
+                let (client_read, client_write) = both.split();
+                let (server_read, server_write) = both_server.split();
+                let later = Instant::now() + rest;
+                tokio::join!(
+                    send_content(client_write, 2, TOTAL),
+                    send_content(server_write, 3, TOTAL),
+                    async {
+                        tokio::time::sleep_until(later).await;
+                        check_content(server_read, 2, TOTAL).await;
+                    },
+                    async {
+                        tokio::time::sleep_until(later).await;
+                        check_content(client_read, 3, TOTAL).await;
+                    },
+                );
+            },
+        )
+    };
+    timeout(DEADLINE * 2, all).await.expect("took too long");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flow_of_many_gigabytes_arrives_whole() {
+    let total = size("a_flow_of_many_gigabytes_arrives_whole", 1 << 28, 10 << 30);
+    let pair = Pair::start().await;
+    let (mut client, mut server) = soon(pair.flow()).await;
+    let began = Instant::now();
+    let all = async {
+        tokio::join!(send_content(&mut server, 9, total), check_content(&mut client, 9, total));
+    };
+    timeout(DEADLINE * 20, all).await.expect("took too long");
+    println!("{total} bytes: {:?}", began.elapsed());
+}
+
+/// Echoes what comes on each connection, and its end.
+fn echo(backend: TcpListener) -> tokio::task::JoinHandle<()> {
+    tokio::spawn(async move {
+        let mut tasks = JoinSet::new();
+        while let Ok((mut tcp, _)) = backend.accept().await {
+            tasks.spawn(async move {
+                let (mut read, mut write) = tcp.split();
+                if tokio::io::copy(&mut read, &mut write).await.is_ok() {
+                    // The client may be gone already.
+                    let _ = write.shutdown().await;
+                }
+            });
+            while tasks.try_join_next().is_some() {}
+        }
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_thousand_short_flows_each_get_their_answer() {
+    let total = size("a_hundred_thousand_short_flows_each_get_their_answer", 3000, 100_000);
+    let Pair { east, west, backend, .. } = Pair::start().await;
+    let echo = echo(backend);
+    let mut callers = JoinSet::new();
+    let address = SocketAddr::new(east.egress, PORT);
+    drop(east.connect(PORT).await);
+    let began = Instant::now();
+    for caller in 0..20 {
+        callers.spawn(async move {
+            for round in 0..total / 20 {
+                let text = format!("caller {caller} round {round}");
+                let mut tcp = TcpStream::connect(address).await.unwrap();
+                tcp.write_all(text.as_bytes()).await.unwrap();
+                tcp.shutdown().await.unwrap();
+                let mut answer = String::new();
+                tcp.read_to_string(&mut answer).await.unwrap();
+                assert_eq!(answer, text);
+            }
+        });
+    }
+    while let Some(done) = timeout(DEADLINE * 10, callers.join_next()).await.expect("took too long") {
+        done.unwrap();
+    }
+    println!("{total} short flows: {:?}", began.elapsed());
+    echo.abort();
+    drop((east, west));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_flows_stay_and_work_when_they_are_needed() {
+    // All four ends of each flow are in this process.
+    let total = size("idle_flows_stay_and_work_when_they_are_needed", 300, 3000);
+    let Pair { east, west, backend, .. } = Pair::start().await;
+    let echo = echo(backend);
+    let mut flows = Vec::new();
+    for _ in 0..total {
+        let mut tcp = east.connect(PORT).await;
+        tcp.write_all(b"a").await.unwrap();
+        soon(tcp.read_exact(&mut [0; 1])).await.unwrap();
+        flows.push(tcp);
+    }
+    for tcp in &mut flows {
+        tcp.write_all(b"again").await.unwrap();
+        let mut bytes = [0; 5];
+        soon(tcp.read_exact(&mut bytes)).await.unwrap();
+        assert_eq!(&bytes, b"again");
+    }
+    echo.abort();
+    drop((east, west));
+}
+
+/// How one end of a random flow behaves.
+#[derive(Clone, Copy, Debug)]
+struct Manner {
+    sends: usize,
+    /// Resets the connection after having received so many bytes.
+    resets_after: Option<usize>,
+    /// Half-closes only once the other end has.
+    ends_last: bool,
+}
+
+fn manner(dice: &mut u64) -> Manner {
+    let mut throw = |sides: u64| {
+        *dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (*dice >> 33) % sides
+    };
+    let sends = if throw(3) == 0 { throw(2_000_000) } else { throw(5000) } as usize;
+    let resets_after = (throw(4) == 0).then(|| throw(20_000) as usize);
+    Manner { sends, resets_after, ends_last: throw(2) == 0 }
+}
+
+/// Plays one end; returns how many bytes it got, all of them as they should be, and whether they ended in order.
+async fn play(tcp: TcpStream, manner: Manner, ours: u64, theirs: u64) -> (usize, bool) {
+    let (mut read, mut write) = tcp.into_split();
+    let (heard_end, mut has_heard_end) = watch::channel(false);
+    let sending = async {
+        if manner.ends_last {
+            let half = manner.sends / 2;
+            content::send_part(&mut write, ours, 0, half).await?;
+            // An error is the end as well.
+            let _ = has_heard_end.wait_for(|ended| *ended).await;
+            content::send_part(&mut write, ours, half, manner.sends).await?;
+        } else {
+            content::send_part(&mut write, ours, 0, manner.sends).await?;
+        }
+        write.shutdown().await
+    };
+    let receiving = async {
+        let got = check_prefix(&mut read, theirs, manner.resets_after.unwrap_or(usize::MAX)).await;
+        heard_end.send_replace(true);
+        got
+    };
+    let (_, (got, ended)) = match manner.resets_after {
+        None => tokio::join!(sending, receiving),
+        // Whoever resets does not finish what it sends.
+        Some(_) => tokio::select! {
+            got = receiving => (Ok(()), got),
+            sent = sending => (sent, (0, false)),
+        },
+    };
+    if manner.resets_after.is_some() {
+        let _ = read.as_ref().set_zero_linger();
+    }
+    (got, ended)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn random_ends_and_resets_never_make_a_part_look_whole() {
+    let Pair { east, west, backend, .. } = Pair::start().await;
+    let east = std::sync::Arc::new(east);
+    let mut dice = u64::from(std::process::id());
+    println!("seed {dice}");
+    for _ in 0..300 {
+        let (client, server) = (manner(&mut dice), manner(&mut dice));
+        // Both send half and wait for the other's end: that would be for ever.
+        let server = Manner { ends_last: server.ends_last && !client.ends_last, ..server };
+        let flow = async {
+            let ours = east.connect(PORT).await;
+            let (theirs, _) = backend.accept().await.unwrap();
+            let ours = tokio::spawn(play(ours, client, 1, 2));
+            let theirs = tokio::spawn(play(theirs, server, 2, 1));
+            (ours.await.unwrap(), theirs.await.unwrap())
+        };
+        let ((client_got, client_ended), (server_got, server_ended)) = soon(flow).await;
+        for (got, ended, sent) in [(client_got, client_ended, server), (server_got, server_ended, client)] {
+            assert!(got <= sent.sends);
+            assert!(!ended || got == sent.sends, "{got} bytes ended in order: {client:?} {server:?}");
+        }
+        if client.resets_after.is_none() && server.resets_after.is_none() {
+            assert!(client_ended && server_ended, "{client:?} {server:?}");
+        }
+    }
+    drop((east, west));
+}
