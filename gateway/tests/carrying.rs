@@ -35,15 +35,6 @@ async fn soon<T>(future: impl Future<Output = T>) -> T {
     timeout(DEADLINE, future).await.expect("took too long")
 }
 
-/// `normal`, or `full` when everything is to be tested at full size.
-fn size(name: &str, normal: usize, full: usize) -> usize {
-    if std::env::var_os("LINKSPAN_FULL").is_some() {
-        return full;
-    }
-    eprintln!("SKIPPED: {name} with {full}: set LINKSPAN_FULL=1; now {normal}");
-    normal
-}
-
 /// Carries TCP from a port of its own to `to`; each change of the returned value cuts all connections there are.
 async fn relay(to: SocketAddr) -> (SocketAddr, watch::Sender<u64>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -175,8 +166,17 @@ async fn a_reader_that_rests_loses_nothing_and_stalls_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flow_of_many_gigabytes_arrives_whole() {
-    let total = size("a_flow_of_many_gigabytes_arrives_whole", 1 << 28, 10 << 30);
+async fn a_large_flow_arrives_whole() {
+    large_flow(1 << 28).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes a minute: run it with --ignored"]
+async fn a_flow_of_ten_gigabytes_arrives_whole() {
+    large_flow(10 << 30).await;
+}
+
+async fn large_flow(total: usize) {
     let pair = Pair::start().await;
     let (mut client, mut server) = soon(pair.flow()).await;
     let began = Instant::now();
@@ -205,8 +205,17 @@ fn echo(backend: TcpListener) -> tokio::task::JoinHandle<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn many_short_flows_each_get_their_answer() {
+    short_flows(3000).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes: run it with --ignored"]
 async fn a_hundred_thousand_short_flows_each_get_their_answer() {
-    let total = size("a_hundred_thousand_short_flows_each_get_their_answer", 3000, 100_000);
+    short_flows(100_000).await;
+}
+
+async fn short_flows(total: usize) {
     let Pair { east, west, backend, .. } = Pair::start().await;
     let echo = echo(backend);
     let mut callers = JoinSet::new();
@@ -236,8 +245,8 @@ async fn a_hundred_thousand_short_flows_each_get_their_answer() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_flows_stay_and_work_when_they_are_needed() {
-    // All four ends of each flow are in this process.
-    let total = size("idle_flows_stay_and_work_when_they_are_needed", 300, 3000);
+    // All six ends of each flow are in this process: more would need more open files than it may have.
+    let total = 300;
     let Pair { east, west, backend, .. } = Pair::start().await;
     let echo = echo(backend);
     let mut flows = Vec::new();

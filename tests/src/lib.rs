@@ -24,6 +24,7 @@ pub mod process;
 pub mod program;
 pub mod relay;
 pub mod scratch;
+pub mod standalone;
 pub mod tls;
 pub mod tools;
 pub mod wait;
