@@ -2,6 +2,7 @@
 
 use crate::{
     admin,
+    drain::{self, Drain},
     egress::{self, listeners::Listeners},
     ingress::{self, accept::accept, connect::Loads},
     probe::board::Board,
@@ -16,7 +17,7 @@ use linkspan_core::{
         admin::{Admin, bind, serve},
         readiness::Readiness,
         resolver::Names,
-        shutdown::{self, Shutdown, Trigger},
+        shutdown::{self, Shutdown},
     },
 };
 use prometheus_client::registry::Registry;
@@ -25,14 +26,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::{
-    net::TcpListener,
-    task::JoinSet,
-    time::{Instant, sleep, sleep_until, timeout, timeout_at},
-};
-
-/// A caller may have sent one more OPEN before it read that this gateway leaves: time for that to arrive.
-const GOODBYE: Duration = Duration::from_millis(500);
+use tokio::{net::TcpListener, task::JoinSet, time::timeout};
 
 /// What the parts are told by flags.
 #[derive(Clone, Debug)]
@@ -49,24 +43,6 @@ pub struct Settings {
     pub admin_addr: SocketAddr,
     /// How the gateway stops.
     pub drain: Drain,
-}
-
-/// How the gateway stops.
-#[derive(Clone, Copy, Debug)]
-pub struct Drain {
-    /// New flows are accepted for this long after no slice lists this pod any more.
-    pub linger: Duration,
-    /// Flows may go on for this long after that.
-    pub flows: Duration,
-    /// Bound of it all.
-    pub total: Duration,
-}
-
-impl Drain {
-    /// As pods stop, within `total`.
-    pub fn within(total: Duration) -> Self {
-        Self { linger: Duration::from_secs(10), flows: Duration::from_secs(60), total }
-    }
 }
 
 /// A gateway whose sockets are bound and whose parts are not yet running.
@@ -166,7 +142,12 @@ impl App {
         let mut serving = JoinSet::new();
         serving.spawn(accept(self.tunnel, called));
         serving.spawn(egress::listeners::listen(listeners));
-        let stopping = drain(&self.settings, &self.tables, &self.board, &metrics, &shutdown, closing);
+        let stopping = async {
+            shutdown.started().await;
+            self.board.draining();
+            let Settings { drain, pod_name, .. } = &self.settings;
+            drain::drain(*drain, pod_name, &self.tables.ports, &metrics, closing).await;
+        };
         tokio::select! {
             () = stopping => {}
             Some(ended) = tasks.join_next() => return Err(early(ended)),
@@ -185,46 +166,6 @@ fn early(ended: Result<(), tokio::task::JoinError>) -> anyhow::Error {
         Ok(()) => anyhow!("a part of the gateway ended before its time"),
         Err(e) => anyhow!("a part of the gateway failed: {e}"),
     }
-}
-
-/// Waits for the stop, then lets everything come to its end. What is left when this returns is cut.
-async fn drain(
-    settings: &Settings,
-    tables: &Tables,
-    board: &Board,
-    metrics: &Metrics,
-    shutdown: &Shutdown,
-    closing: Trigger,
-) {
-    shutdown.started().await;
-    let began = Instant::now();
-    let end = began + settings.drain.total;
-    board.draining();
-    // Somebody may still be sent here as long as a slice lists this pod; flows need half of the time at most.
-    let unlisted = async {
-        let mut changes = tables.ports.subscribe();
-        while tables.ports.read(|ports| ports.lists_ready(&settings.pod_name))
-            && changes.changed().await.is_ok()
-        {}
-    };
-    let accept_until = began + settings.drain.total / 2;
-    let _ = timeout_at(accept_until, unlisted).await;
-    sleep_until((Instant::now() + settings.drain.linger).min(accept_until)).await;
-    closing.start();
-    tracing::info!(
-        flows = metrics.open_flows(),
-        "no new flows are accepted; waiting for those that are open"
-    );
-    let quiet = async {
-        loop {
-            metrics.no_flows().await;
-            sleep(GOODBYE).await;
-            if metrics.open_flows() == 0 {
-                return;
-            }
-        }
-    };
-    let _ = timeout_at((Instant::now() + settings.drain.flows).min(end), quiet).await;
 }
 
 /// Counters of Services that are no longer exported go with them.

@@ -7,6 +7,7 @@
 pub mod admin;
 pub mod app;
 pub mod config;
+pub mod drain;
 pub mod egress;
 pub mod ingress;
 pub mod mtls;

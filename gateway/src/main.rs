@@ -9,8 +9,9 @@ use linkspan_core::process::{
     shutdown::on_signals,
 };
 use linkspan_gateway::{
-    app::{App, Drain, Settings},
+    app::{App, Settings},
     config::Args,
+    drain::Drain,
     source::{Tables, file, kubernetes},
     system,
 };

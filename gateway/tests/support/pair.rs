@@ -14,7 +14,8 @@ use linkspan_core::{
     },
 };
 use linkspan_gateway::{
-    app::{App, Drain, Settings},
+    app::{App, Settings},
+    drain::Drain,
     egress::port_table::SliceRow as PortRow,
     ingress::service_table::{Endpoint, ServicePort, ServiceRow, SliceRow},
     mtls::credentials::{Credentials, Texts},
