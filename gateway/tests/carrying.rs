@@ -13,13 +13,22 @@ mod pair;
 mod support;
 
 use content::{check_content, check_prefix, send_content};
-use linkspan_core::api::slice::SliceRoute;
-use linkspan_gateway::egress::port_table::SliceRow;
+use linkspan_core::api::{
+    link::{LinkSettings, ProbeSettings},
+    reason::Reason,
+    slice::SliceRoute,
+};
+use linkspan_gateway::{
+    egress::port_table::SliceRow,
+    tunnel::{dial::dial, link_table::LinkRow, peer_state::PeerState},
+};
 use pair::{DEADLINE, PORT, Pair, WEST};
+use rustls::{NamedGroup, ProtocolVersion};
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::ErrorKind,
     net::SocketAddr,
+    sync::Arc,
     time::Duration,
 };
 use tokio::{
@@ -324,7 +333,7 @@ async fn play(tcp: TcpStream, manner: Manner, ours: u64, theirs: u64) -> (usize,
 #[tokio::test(flavor = "multi_thread")]
 async fn random_ends_and_resets_never_make_a_part_look_whole() {
     let Pair { east, west, backend, .. } = Pair::start().await;
-    let east = std::sync::Arc::new(east);
+    let east = Arc::new(east);
     let mut dice = u64::from(std::process::id());
     println!("seed {dice}");
     for _ in 0..300 {
@@ -348,4 +357,37 @@ async fn random_ends_and_resets_never_make_a_part_look_whole() {
         }
     }
     drop((east, west));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_leads_to_ourselves_or_nowhere_says_so() {
+    let pair = Pair::start().await;
+    pair.east.set_link(pair.east.tunnel, WEST);
+    let health = pair.east.until(|health| health.alive == Some(false)).await;
+    assert_eq!(health.reason, Some(Reason::WrongCluster), "{health:?}");
+    pair.east.set_link(pair.west.tunnel, WEST);
+    pair.east.until(|health| health.alive == Some(true)).await;
+    let settings = LinkSettings {
+        gateway_hosts: vec!["no-such-gateway.invalid".to_owned()],
+        gateway_port: 4143,
+        gateway_identity: WEST.parse().unwrap(),
+        probe: ProbeSettings::default(),
+    };
+    pair.east.tables.links.update(|links| links.set("west", Ok(LinkRow::new(settings, &[]))));
+    let health = pair.east.until(|health| health.alive == Some(false)).await;
+    assert_eq!(health.reason, Some(Reason::Dns), "{health:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_gateways_agree_on_a_key_exchange_that_outlasts_quantum_computers() {
+    let pair = Pair::start().await;
+    let client = pair.east.tables.credentials.borrow().clients["west"].clone();
+    let identity = WEST.parse().unwrap();
+    let tls = Some(Arc::new(client.config(&identity).unwrap()));
+    let peer = PeerState { addresses: vec![pair.west.tunnel], tls, identity, epoch: 1, problem: None };
+    let channel = dial(&peer, 0).await.map(|dialed| dialed.channel).unwrap();
+    let state = channel.tls().state();
+    assert_eq!(state.protocol_version(), Some(ProtocolVersion::TLSv1_3));
+    let group = state.negotiated_key_exchange_group().map(|group| group.name());
+    assert_eq!(group, Some(NamedGroup::X25519MLKEM768));
 }

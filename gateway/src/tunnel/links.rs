@@ -7,16 +7,17 @@ use crate::{
     record::Metrics,
     shared::Shared,
     tunnel::{
+        addresses::{self, AddressBook, Answers, Found},
         link_table::{LinkRow, LinkTable},
         peer_state::PeerState,
         pool::Pool,
         pool_state::Limits,
     },
 };
+use futures::future::join_all;
 use linkspan_core::{api::reason::Reason, process::resolver::Names};
 use std::{
     collections::{BTreeMap, HashMap},
-    net::{IpAddr, SocketAddr},
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
@@ -26,8 +27,6 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-/// Shortest and longest time until a name is looked up again; after a failure the shortest.
-const LOOKUP: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
 /// Wait until a Link's tasks are started again after one has failed.
 const RESTART_AFTER: Duration = Duration::from_secs(1);
 
@@ -183,37 +182,50 @@ async fn follow(
     probe: watch::Sender<linkspan_core::api::link::ProbeSettings>,
 ) {
     let mut current: Option<Input> = None;
-    let mut last_good: HashMap<String, Vec<IpAddr>> = HashMap::new();
+    let mut book = AddressBook::default();
     loop {
         let wanted = input.borrow_and_update().clone();
+        let endpoints = &wanted.row.endpoints;
         let renewed = current.as_ref().is_none_or(|before| {
             before.client != wanted.client || before.row.identity != wanted.row.identity
         });
-        let found = addresses(&wanted.row.endpoints, names.as_ref(), &mut last_good).await;
-        peer.send_modify(|state| {
-            state.addresses = found.addresses;
-            state.problem = found.problem.map(|detail| (Reason::Dns, detail));
-            if renewed {
-                state.epoch += 1;
-                state.identity = wanted.row.identity.clone();
-                let config = wanted.client.as_ref().map(|client| client.config(&wanted.row.identity));
-                state.tls = match config {
-                    Some(Ok(config)) => Some(Arc::new(config)),
-                    Some(Err(e)) => {
-                        state.problem = Some((Reason::NoCredentials, e.to_string()));
-                        None
-                    }
-                    None => None,
-                };
-            }
-        });
+        // Numbers and earlier answers can be used at once; names take their time.
+        let mut found = book.enter(endpoints, &Answers::new(), Instant::now());
+        publish(&peer, &wanted, &found, renewed);
         probe.send_if_modified(|before| std::mem::replace(before, wanted.row.probe) != wanted.row.probe);
+        if found.again_at.is_some() {
+            let answers = look_up(endpoints, names.as_ref()).await;
+            found = book.enter(endpoints, &answers, Instant::now());
+            publish(&peer, &wanted, &found, false);
+        }
         current = Some(wanted);
         tokio::select! {
             changed = input.changed() => if changed.is_err() { return },
             () = until(found.again_at) => {}
         }
     }
+}
+
+fn publish(peer: &watch::Sender<PeerState>, wanted: &Input, found: &Found, renewed: bool) {
+    peer.send_if_modified(|state| {
+        let mut problem = found.problem.clone().map(|detail| (Reason::Dns, detail));
+        if renewed {
+            state.epoch += 1;
+            state.identity = wanted.row.identity.clone();
+            state.tls = None;
+            if let Some(client) = &wanted.client {
+                match client.config(&wanted.row.identity) {
+                    Ok(config) => state.tls = Some(Arc::new(config)),
+                    Err(e) => problem = Some((Reason::NoCredentials, e.to_string())),
+                }
+            }
+        } else if state.tls.is_none() {
+            problem = state.problem.take().filter(|(reason, _)| *reason == Reason::NoCredentials).or(problem);
+        }
+        let changed = renewed || state.addresses != found.addresses || state.problem != problem;
+        (state.addresses, state.problem) = (found.addresses.clone(), problem);
+        changed
+    });
 }
 
 async fn until(at: Option<Instant>) {
@@ -223,54 +235,15 @@ async fn until(at: Option<Instant>) {
     }
 }
 
-struct Found {
-    addresses: Vec<SocketAddr>,
-    problem: Option<String>,
-    again_at: Option<Instant>,
-}
-
-/// All addresses of `endpoints`. A name that has no answer now keeps its last one.
-async fn addresses(
-    endpoints: &[(String, u16)],
-    names: Option<&Names>,
-    last_good: &mut HashMap<String, Vec<IpAddr>>,
-) -> Found {
-    let mut found = Found { addresses: Vec::new(), problem: None, again_at: None };
-    for (host, port) in endpoints {
-        let ips = match host.parse::<IpAddr>() {
-            Ok(ip) => vec![ip],
-            Err(_) => {
-                let (ips, problem, again) = look_up(host, names, last_good).await;
-                found.problem = problem.or(found.problem);
-                let at = Instant::now() + again;
-                found.again_at = Some(found.again_at.map_or(at, |earlier| earlier.min(at)));
-                ips
-            }
+/// Asks for all names at once.
+async fn look_up(endpoints: &[(String, u16)], names: Option<&Names>) -> Answers {
+    let one = |host: String| async move {
+        let answer = match names {
+            Some(names) => names.lookup(&host).await,
+            None => Err(format!("name {host} cannot be looked up: /etc/resolv.conf could not be read")),
         };
-        for ip in ips {
-            let address = SocketAddr::new(ip, *port);
-            if !found.addresses.contains(&address) {
-                found.addresses.push(address);
-            }
-        }
-    }
-    found
-}
-
-async fn look_up(
-    host: &str,
-    names: Option<&Names>,
-    last_good: &mut HashMap<String, Vec<IpAddr>>,
-) -> (Vec<IpAddr>, Option<String>, Duration) {
-    let answer = match names {
-        Some(names) => names.lookup(host).await,
-        None => Err(format!("name {host} cannot be looked up: /etc/resolv.conf could not be read")),
+        (host, answer)
     };
-    match answer {
-        Ok(answer) => {
-            last_good.insert(host.to_owned(), answer.addresses.clone());
-            (answer.addresses, None, answer.ttl.clamp(LOOKUP.0, LOOKUP.1))
-        }
-        Err(problem) => (last_good.get(host).cloned().unwrap_or_default(), Some(problem), LOOKUP.0),
-    }
+    let hosts: Vec<String> = addresses::names(endpoints).into_iter().map(str::to_owned).collect();
+    join_all(hosts.into_iter().map(one)).await.into_iter().collect()
 }

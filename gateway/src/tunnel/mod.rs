@@ -1,5 +1,6 @@
 //! Warm connections to the gateways of linked clusters, leased to one flow at a time.
 
+pub mod addresses;
 pub mod channel;
 pub mod dial;
 pub mod handshake;

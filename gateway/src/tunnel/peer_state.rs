@@ -24,7 +24,8 @@ impl PeerState {
     pub fn blocked(&self) -> Option<(Reason, String)> {
         if self.tls.is_none() {
             let missing = "there is no client certificate for this link yet".to_owned();
-            return Some(self.problem.clone().unwrap_or((Reason::NoCredentials, missing)));
+            let told = self.problem.clone().filter(|(reason, _)| *reason == Reason::NoCredentials);
+            return Some(told.unwrap_or((Reason::NoCredentials, missing)));
         }
         if self.addresses.is_empty() {
             let missing = "the link's gateway has no address yet".to_owned();
