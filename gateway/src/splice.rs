@@ -1,7 +1,7 @@
 //! Carries one flow: bytes of a plain connection into a channel and back, both directions in one task.
 //!
 //! Guarantees:
-//! * at most 64 KiB and one read of the channel are held towards the plain side, and one read of the
+//! * at most 32 KiB and one read of the channel are held towards the plain side, and one read of the
 //!   plain side towards the channel; beyond that nothing is read;
 //! * half-closes pass through each way; the caller's channel is free again when [`End::Finished`] is returned;
 //! * while the plain side takes nothing, a RESET is still seen until the bound is reached, and the end of the

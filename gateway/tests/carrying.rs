@@ -14,6 +14,7 @@ mod support;
 
 use content::{check_content, check_prefix, send_content};
 use linkspan_core::api::{
+    gateway_report::Event as Report,
     link::{LinkSettings, ProbeSettings},
     reason::Reason,
     slice::SliceRoute,
@@ -390,4 +391,53 @@ async fn two_gateways_agree_on_a_key_exchange_that_outlasts_quantum_computers() 
     assert_eq!(state.protocol_version(), Some(ProtocolVersion::TLSv1_3));
     let group = state.negotiated_key_exchange_group().map(|group| group.name());
     assert_eq!(group, Some(NamedGroup::X25519MLKEM768));
+}
+
+/// The ports of east that accept connections, and those that cannot be bound.
+fn ports(pair: &Pair) -> (Vec<u16>, Vec<u16>) {
+    let lines = String::from_utf8(pair.east.board.lines().to_vec()).unwrap();
+    let events = lines.lines().map(|line| serde_json::from_str(line).unwrap());
+    let ports = events.filter_map(|event| match event {
+        Report::Ports { bound, failed } => Some((bound, failed.iter().map(|one| one.port).collect())),
+        _ => None,
+    });
+    ports.last().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ports_come_and_go_and_one_that_is_taken_is_named_and_tried_again() {
+    let pair = Pair::start().await;
+    let (mut client, mut server) = soon(pair.flow()).await;
+    let taken = 10_200;
+    let squatter = TcpListener::bind((pair.east.egress, taken)).await.unwrap();
+    let targets = BTreeMap::from([(taken, "api.default:8080".parse().unwrap())]);
+    let route = SliceRoute { link: "west".to_owned(), ports: targets };
+    let row = SliceRow { created: String::new(), route, ready_pods: BTreeSet::new(), http: BTreeSet::new() };
+    pair.east.tables.ports.update(|table| table.set("default", "more-west", Some(row)));
+    let until = async |wanted: &dyn Fn(&[u16], &[u16]) -> bool| {
+        let began = Instant::now();
+        loop {
+            let (bound, failed) = ports(&pair);
+            if wanted(&bound, &failed) {
+                return;
+            }
+            assert!(began.elapsed() < DEADLINE, "bound {bound:?}, failed {failed:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    until(&|bound, failed| bound.contains(&PORT) && failed == [taken]).await;
+    drop(squatter);
+    until(&|bound, failed| bound.contains(&taken) && failed.is_empty()).await;
+    let mut other = soon(pair.east.connect(taken)).await;
+    let (mut other_server, _) = soon(pair.backend.accept()).await.unwrap();
+    pair.east.tables.ports.update(|table| table.set("default", "more-west", None));
+    until(&|bound, _| !bound.contains(&taken)).await;
+    // Flows of the port that went go on, and nobody else notices anything.
+    for (from, to) in [(&mut client, &mut server), (&mut other, &mut other_server)] {
+        from.write_all(b"x").await.unwrap();
+        soon(to.read_exact(&mut [0; 1])).await.unwrap();
+    }
+    let refused = TcpStream::connect((pair.east.egress, taken)).await;
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    soon(pair.flow()).await;
 }

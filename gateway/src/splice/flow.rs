@@ -25,7 +25,7 @@ use tokio::{
 };
 
 /// Most bytes that wait for a plain side that takes none.
-const HELD_MAX: usize = 64 * 1024;
+const HELD_MAX: usize = 32 * 1024;
 /// Bytes read from the plain side at once: with their header they fill whole TLS records.
 const READ_SIZE: usize = SEAL_MAX - HEADER;
 /// Pieces written to the plain side at once.

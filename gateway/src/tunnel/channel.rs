@@ -29,7 +29,7 @@ use tokio::{io::Interest, net::TcpStream, time::timeout};
 /// Most bytes taken from the system at once.
 pub const READ_SIZE: usize = 128 * 1024;
 /// Most bytes that may wait for the rest of a TLS record or handshake message.
-const WAITING_MAX: usize = 96 * 1024 + RECORD;
+const WAITING_MAX: usize = 2 * RECORD;
 /// Longest time a farewell may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
