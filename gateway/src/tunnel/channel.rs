@@ -7,6 +7,7 @@
 use crate::{
     tunnel::{
         pulse::SILENCE,
+        socket::read_some,
         tls::{Outgoing, RECORD, SEAL_MAX, Tls},
     },
     wire::{Decoder, Event, Frame, Piece, TELLS_PAUSES},
@@ -210,17 +211,19 @@ impl Channel {
         self.queued.extend_from_slice(bytes);
     }
 
-    /// Sends what is queued, then `frames`, which are encoded already. What the system does not take now is kept;
+    /// Sends what is queued, then `parts`, which are encoded frames. What the system does not take now is kept;
     /// [`Channel::is_clogged`] says so.
     ///
     /// # Errors
     /// When the connection is broken.
-    pub fn send(&mut self, frames: &[u8]) -> io::Result<()> {
+    pub fn send(&mut self, parts: &[&[u8]]) -> io::Result<()> {
         let queued = std::mem::take(&mut self.queued);
         SENDING.with_borrow_mut(|out| {
             out.clear();
-            for bytes in queued.chunks(SEAL_MAX).chain(frames.chunks(SEAL_MAX)) {
-                self.tls.seal(bytes, &mut self.waiting, out)?;
+            for part in [&queued[..]].iter().chain(parts) {
+                for bytes in part.chunks(SEAL_MAX) {
+                    self.tls.seal(bytes, &mut self.waiting, out)?;
+                }
             }
             self.hand_over(out)
         })
@@ -323,7 +326,7 @@ impl Channel {
         if sealed.len() < before + READ_SIZE {
             sealed.resize(before + READ_SIZE, 0);
         }
-        let read = self.tcp.try_read(&mut sealed[before..before + READ_SIZE])?;
+        let read = read_some(&self.tcp, &mut sealed[before..before + READ_SIZE])?;
         self.ended |= read == 0;
         let end = before + read;
         sealed[..before].copy_from_slice(&self.waiting);

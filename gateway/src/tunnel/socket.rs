@@ -1,8 +1,11 @@
 //! Settings that all sockets share.
 
 use socket2::{SockRef, TcpKeepalive};
-use std::{io, time::Duration};
-use tokio::net::TcpStream;
+use std::{
+    io::{self, Read},
+    time::Duration,
+};
+use tokio::{io::Interest, net::TcpStream};
 
 /// How often the system asks a silent end whether it is still there.
 struct KeepAlive {
@@ -43,6 +46,25 @@ fn set(tcp: &TcpStream, keep_alive: &KeepAlive) -> io::Result<()> {
     let KeepAlive { after, every, tries } = *keep_alive;
     let options = TcpKeepalive::new().with_time(after).with_interval(every).with_retries(tries);
     SockRef::from(tcp).set_tcp_keepalive(&options)
+}
+
+/// Reads what is there. After a read that did not fill `buffer` the socket counts as empty, which saves asking the
+/// system once more: whatever comes later is announced again.
+///
+/// # Errors
+/// As the system says; [`io::ErrorKind::WouldBlock`] when nothing is there.
+pub fn read_some(tcp: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut some = None;
+    let all = tcp.try_io(Interest::READABLE, || {
+        let socket = SockRef::from(tcp);
+        let read = (&*socket).read(buffer)?;
+        if read > 0 && read < buffer.len() {
+            some = Some(read);
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(read)
+    });
+    some.map_or(all, Ok)
 }
 
 /// Closes so that the other end gets a reset instead of an orderly end.
