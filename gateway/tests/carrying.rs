@@ -29,14 +29,14 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io::ErrorKind,
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
     net::{TcpListener, TcpStream},
     sync::watch,
-    task::JoinSet,
+    task::{JoinHandle, JoinSet},
     time::{Instant, timeout},
 };
 
@@ -45,35 +45,50 @@ async fn soon<T>(future: impl Future<Output = T>) -> T {
     timeout(DEADLINE, future).await.expect("took too long")
 }
 
-/// Carries TCP from a port of its own to `to`; each change of the returned value cuts all connections there are.
-async fn relay(to: SocketAddr) -> (SocketAddr, watch::Sender<u64>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let (cut, cuts) = watch::channel(0);
-    tokio::spawn(async move {
-        while let Ok((mut tcp, _)) = listener.accept().await {
-            let mut cuts = cuts.clone();
-            cuts.mark_unchanged();
-            tokio::spawn(async move {
-                let mut other = TcpStream::connect(to).await.unwrap();
-                tokio::select! {
-                    _ = copy_bidirectional(&mut tcp, &mut other) => {}
-                    _ = cuts.changed() => {}
-                }
-            });
+/// Carries TCP from a port of its own to another one.
+struct Relay {
+    address: SocketAddr,
+    carrying: Arc<Mutex<Vec<JoinHandle<()>>>>,
+}
+
+impl Relay {
+    async fn start(to: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, carrying) = (listener.local_addr().unwrap(), Arc::<Mutex<Vec<_>>>::default());
+        let all = carrying.clone();
+        tokio::spawn(async move {
+            while let Ok((mut tcp, _)) = listener.accept().await {
+                let one = tokio::spawn(async move {
+                    let mut other = TcpStream::connect(to).await.unwrap();
+                    // However it ends.
+                    let _ = copy_bidirectional(&mut tcp, &mut other).await;
+                });
+                all.lock().unwrap().push(one);
+            }
+        });
+        Self { address, carrying }
+    }
+
+    /// Ends all connections there are; none of them carries anything any more when this returns.
+    async fn cut(&self) {
+        let all = std::mem::take(&mut *self.carrying.lock().unwrap());
+        for one in all {
+            one.abort();
+            // It was aborted.
+            let _ = one.await;
         }
-    });
-    (address, cut)
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flow_takes_another_connection_when_its_own_died_before_it_began() {
     let pair = Pair::start().await;
-    let (address, cut) = relay(pair.west.tunnel).await;
-    pair.east.set_link(address, WEST);
-    pair.east.until(|health| health.alive == Some(true) && health.addresses == [address.to_string()]).await;
+    let relay = Relay::start(pair.west.tunnel).await;
+    pair.east.set_link(relay.address, WEST);
+    let address = relay.address.to_string();
+    pair.east.until(|health| health.alive == Some(true) && health.addresses == [address.clone()]).await;
     for round in 0..50 {
-        cut.send_modify(|n| *n += 1);
+        relay.cut().await;
         // The server speaks first: nothing was sent that could have had an effect twice.
         let mut client = pair.east.connect(PORT).await;
         let (mut server, _) = soon(pair.backend.accept()).await.unwrap();
@@ -88,9 +103,10 @@ async fn a_flow_takes_another_connection_when_its_own_died_before_it_began() {
 async fn new_addresses_take_new_flows_while_old_ones_go_on() {
     let pair = Pair::start().await;
     let (mut client, mut server) = soon(pair.flow()).await;
-    let (address, cut) = relay(pair.west.tunnel).await;
-    pair.east.set_link(address, WEST);
-    pair.east.until(|health| health.alive == Some(true) && health.addresses == [address.to_string()]).await;
+    let relay = Relay::start(pair.west.tunnel).await;
+    pair.east.set_link(relay.address, WEST);
+    let address = relay.address.to_string();
+    pair.east.until(|health| health.alive == Some(true) && health.addresses == [address.clone()]).await;
     let (mut next, mut next_server) = soon(pair.flow()).await;
     for (from, to) in [(&mut client, &mut server), (&mut next, &mut next_server)] {
         from.write_all(b"x").await.unwrap();
@@ -98,7 +114,7 @@ async fn new_addresses_take_new_flows_while_old_ones_go_on() {
         soon(to.read_exact(&mut byte)).await.unwrap();
     }
     // The new one goes by the new address, the old one does not.
-    cut.send_modify(|n| *n += 1);
+    relay.cut().await;
     let mut byte = [0; 1];
     assert!(soon(next.read(&mut byte)).await.is_err());
     client.write_all(b"y").await.unwrap();
@@ -198,7 +214,7 @@ async fn large_flow(total: usize) {
 }
 
 /// Echoes what comes on each connection, and its end.
-fn echo(backend: TcpListener) -> tokio::task::JoinHandle<()> {
+fn echo(backend: TcpListener) -> JoinHandle<()> {
     tokio::spawn(async move {
         let mut tasks = JoinSet::new();
         while let Ok((mut tcp, _)) = backend.accept().await {
@@ -297,8 +313,8 @@ fn manner(dice: &mut u64) -> Manner {
 }
 
 /// Plays one end; returns how many bytes it got, all of them as they should be, and whether they ended in order.
-async fn play(tcp: TcpStream, manner: Manner, ours: u64, theirs: u64) -> (usize, bool) {
-    let (mut read, mut write) = tcp.into_split();
+async fn play(mut tcp: TcpStream, manner: Manner, ours: u64, theirs: u64) -> (usize, bool) {
+    let (mut read, mut write) = tcp.split();
     let (heard_end, mut has_heard_end) = watch::channel(false);
     let sending = async {
         if manner.ends_last {
@@ -326,7 +342,7 @@ async fn play(tcp: TcpStream, manner: Manner, ours: u64, theirs: u64) -> (usize,
         },
     };
     if manner.resets_after.is_some() {
-        let _ = read.as_ref().set_zero_linger();
+        tcp.set_zero_linger().unwrap();
     }
     (got, ended)
 }

@@ -9,6 +9,7 @@ use crate::{
     probe::board::Board,
     record::{Direction, FlowLabels},
     shared::Shared,
+    tunnel::socket::prepare_listener,
 };
 use linkspan_core::process::{admin::bind, shutdown::Shutdown};
 use std::{
@@ -101,7 +102,10 @@ async fn bind_missing(
             });
             continue;
         }
-        match bind(SocketAddr::new(listeners.address, *port)).await {
+        let bound = bind(SocketAddr::new(listeners.address, *port)).await;
+        let bound = bound
+            .and_then(|listener| prepare_listener(&listener).map(|()| listener).map_err(|e| e.to_string()));
+        match bound {
             Ok(listener) => {
                 let (route, receiver) = watch::channel(route.clone());
                 tasks.spawn(accept(listener, receiver, listeners.flows.clone()));

@@ -60,7 +60,7 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
 }
 
 async fn connection(tcp: TcpStream, from: SocketAddr, slot: OwnedSemaphorePermit, context: &Context) {
-    let (channel, caller) = match timeout(HANDSHAKE_TIMEOUT, handshake(tcp, from, context)).await {
+    let (channel, caller) = match timeout(HANDSHAKE_TIMEOUT, Box::pin(handshake(tcp, from, context))).await {
         Ok(Ok(met)) => met,
         Ok(Err(error)) => {
             context.metrics.denied(Direction::inbound, "", reason_of(&error));

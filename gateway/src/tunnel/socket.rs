@@ -5,7 +5,10 @@ use std::{
     io::{self, Read},
     time::Duration,
 };
-use tokio::{io::Interest, net::TcpStream};
+use tokio::{
+    io::Interest,
+    net::{TcpListener, TcpStream},
+};
 
 /// How often the system asks a silent end whether it is still there.
 struct KeepAlive {
@@ -30,7 +33,7 @@ const TUNNEL: KeepAlive =
 /// # Errors
 /// When the socket is closed already.
 pub fn prepare(tcp: &TcpStream) -> io::Result<()> {
-    set(tcp, &PLAIN)
+    set(&SockRef::from(tcp), &PLAIN)
 }
 
 /// The same for a connection between gateways, whose end is noticed within five seconds.
@@ -38,14 +41,25 @@ pub fn prepare(tcp: &TcpStream) -> io::Result<()> {
 /// # Errors
 /// When the socket is closed already.
 pub fn prepare_tunnel(tcp: &TcpStream) -> io::Result<()> {
-    set(tcp, &TUNNEL)
+    set(&SockRef::from(tcp), &TUNNEL)
 }
 
-fn set(tcp: &TcpStream, keep_alive: &KeepAlive) -> io::Result<()> {
-    tcp.set_nodelay(true)?;
+/// What [`prepare`] does, for all that `listener` will accept: on Linux they inherit it. They also end by a reset until
+/// they are told otherwise.
+///
+/// # Errors
+/// When the socket is closed already.
+pub fn prepare_listener(listener: &TcpListener) -> io::Result<()> {
+    let socket = SockRef::from(listener);
+    socket.set_linger(Some(Duration::ZERO))?;
+    set(&socket, &PLAIN)
+}
+
+fn set(socket: &SockRef<'_>, keep_alive: &KeepAlive) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
     let KeepAlive { after, every, tries } = *keep_alive;
     let options = TcpKeepalive::new().with_time(after).with_interval(every).with_retries(tries);
-    SockRef::from(tcp).set_tcp_keepalive(&options)
+    socket.set_tcp_keepalive(&options)
 }
 
 /// Reads what is there. After a read that did not fill `buffer` the socket counts as empty, which saves asking the
