@@ -11,6 +11,7 @@ use crate::{
         links::Pools,
         pool::{Leased, Pool},
         settle::settle,
+        socket,
     },
     wire::{Frame, HEADER, Open, data_header},
 };
@@ -55,14 +56,14 @@ pub struct Context {
 /// Why a flow was not carried: the word, and one sentence.
 type Failure = (Reason, String);
 
-/// Carries the connection `local`, which came from `from`, to where `route` leads. Until the flow has ended well, a close
-/// of `local` must be a reset ([`crate::tunnel::socket::prepare_listener`]): a client must not take a cut answer for a
-/// whole one.
+/// Carries the connection `local`, which came from `from`, to where `route` leads.
 pub async fn carry(local: TcpStream, from: IpAddr, route: &Route, context: &Context) {
     let cluster = context.credentials.borrow().server.as_ref().map(|s| s.identity.trust_domain.to_string());
     let baggage = context.pods.read(|pods| pods.baggage(from, &cluster.unwrap_or_default()));
     let labels = FlowLabels::new(Direction::outbound, &route.link, &route.target);
     let mut record = Record::open(&context.metrics, labels, baggage.clone());
+    // Until the flow has ended well, a close is a reset: a client must not take a cut answer for a whole one.
+    socket::reset(&local);
     let local = Arc::new(local);
     let failure = match try_carry(&local, baggage, route, context, &mut record).await {
         Ok(end) => {

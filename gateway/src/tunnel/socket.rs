@@ -44,15 +44,12 @@ pub fn prepare_tunnel(tcp: &TcpStream) -> io::Result<()> {
     set(&SockRef::from(tcp), &TUNNEL)
 }
 
-/// What [`prepare`] does, for all that `listener` will accept: on Linux they inherit it. They also end by a reset until
-/// they are told otherwise.
+/// What [`prepare`] does, for all that `listener` will accept: on Linux they inherit it.
 ///
 /// # Errors
 /// When the socket is closed already.
 pub fn prepare_listener(listener: &TcpListener) -> io::Result<()> {
-    let socket = SockRef::from(listener);
-    socket.set_linger(Some(Duration::ZERO))?;
-    set(&socket, &PLAIN)
+    set(&SockRef::from(listener), &PLAIN)
 }
 
 fn set(socket: &SockRef<'_>, keep_alive: &KeepAlive) -> io::Result<()> {
