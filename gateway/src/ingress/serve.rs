@@ -90,7 +90,11 @@ pub async fn serve(mut channel: Channel, caller: Peer, context: &Context) -> io:
     loop {
         let event = tokio::select! {
             biased;
-            () = context.stop.started() => return Ok(()),
+            () = context.stop.started() => {
+                // In order, so that a caller whose OPEN is under way takes another connection.
+                channel.close();
+                return Ok(());
+            }
             () = context.leaving.started(), if !told_to_leave => {
                 told_to_leave = true;
                 channel.queue(&Frame::GoAway)?;

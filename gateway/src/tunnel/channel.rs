@@ -23,16 +23,13 @@ use std::{
     net::SocketAddr,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
-use tokio::{io::Interest, net::TcpStream, time::timeout};
+use tokio::{io::Interest, net::TcpStream};
 
 /// Most bytes taken from the system at once.
 pub const READ_SIZE: usize = 128 * 1024;
 /// Most bytes that may wait for the rest of a TLS record or handshake message.
 const WAITING_MAX: usize = 2 * RECORD;
-/// Longest time a farewell may take.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 thread_local! {
     static RECEIVING: RefCell<Receiving> = RefCell::default();
@@ -384,17 +381,14 @@ impl Channel {
         let _ = self.tcp.set_zero_linger();
     }
 
-    /// Says farewell and closes.
-    pub async fn close(mut self) {
-        let told = SENDING.with_borrow_mut(|out| {
+    /// Says farewell, as far as the system takes it at once, and closes.
+    pub fn close(mut self) {
+        SENDING.with_borrow_mut(|out| {
             out.clear();
             self.tls.close(&mut self.waiting, out);
-            self.hand_over(out)
-        });
-        if told.is_ok() {
             // The peer sees the end of the connection in any case.
-            let _ = timeout(CLOSE_TIMEOUT, self.flush()).await;
-        }
+            let _ = self.hand_over(out);
+        });
     }
 }
 

@@ -1,5 +1,6 @@
-//! The sockets of one Link's pool. One task does what `pool_state` decides, and watches the idle connections, so
-//! that one that ends is replaced before a flow meets it.
+//! The sockets of one Link's pool. Whoever leases or returns does so under a short lock, by what `pool_state` decides;
+//! one task dials, keeps time, and watches the idle connections, so that one that ends is replaced before a flow meets
+//! it.
 
 use crate::{
     record::Metrics,
@@ -11,31 +12,51 @@ use crate::{
     },
     wire::{self, Frame},
 };
-use futures::stream::{FuturesUnordered, StreamExt};
 use linkspan_core::api::reason::Reason;
-use std::{collections::HashMap, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    future::poll_fn,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{Notify, oneshot, watch},
     task::{JoinError, JoinSet},
     time::{Instant, sleep_until, timeout},
 };
 
-/// Requests that wait for the pool's task.
-const QUEUE: usize = 4096;
+/// Flows that may wait for a connection.
+const WAITERS: usize = 4096;
 /// Longest time a flow waits for an answer of the pool, which answers sooner by its own deadline.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
-type Reply = oneshot::Sender<Result<Leased, DialError>>;
+type Answer = Result<Leased, DialError>;
 
 /// Asks for connections of one Link.
 #[derive(Clone)]
-pub struct Pool {
-    requests: mpsc::Sender<Request>,
+pub struct Pool(Arc<Shared>);
+
+struct Shared {
+    inner: Mutex<Inner>,
+    /// Wakes the pool's task.
+    wake: Arc<Notify>,
 }
 
-enum Request {
-    Lease(Reply),
-    Return(Leased),
+struct Inner {
+    state: PoolState,
+    jitter: Box<dyn FnMut() -> f64 + Send>,
+    idle: HashMap<ConnectionId, Leased>,
+    waiters: HashMap<WaiterId, oneshot::Sender<Answer>>,
+    /// Dials that the task has to begin.
+    dials: usize,
+    next_id: u64,
+    last_error: Option<DialError>,
+    /// Of the pool's task: what happens on idle connections wakes it.
+    waker: Option<Waker>,
+    /// When the task wakes by itself.
+    armed: Option<Instant>,
+    over: bool,
 }
 
 /// A connection lent to one flow. Dropped: it is closed.
@@ -45,28 +66,48 @@ pub struct Leased {
     id: ConnectionId,
     epoch: u64,
     born: Instant,
-    back: mpsc::Sender<Request>,
-    /// Counts the connections that exist.
-    _counted: Arc<()>,
+    pool: Pool,
+    _counted: Counted,
+}
+
+/// One connection that exists; the pool's task hears of its end.
+struct Counted {
+    _all: Arc<()>,
+    wake: Arc<Notify>,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.wake.notify_one();
+    }
 }
 
 impl Leased {
     /// Gives the connection back for the next flow.
     pub fn give_back(self) {
         if !self.channel.is_leaving() {
-            let back = self.back.clone();
-            // When the pool is gone or has more to do than it can, the connection is closed.
-            let _ = back.try_send(Request::Return(self));
+            self.pool.clone().take_in(self, None);
         }
     }
 
     fn about(&self) -> Connection {
         Connection { id: self.id, address: self.channel.address(), epoch: self.epoch, born: self.born }
     }
+
+    /// Reads what comes while nobody has leased the connection. Ready when no flow may have it any more.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            match self.channel.poll_event(cx) {
+                Poll::Ready(Ok(wire::Event::Frame(frame))) if frame != Frame::GoAway => {}
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
 }
 
 impl Pool {
-    /// A pool and the work of its task.
+    /// A pool and the work of its task; `jitter` gives random numbers from 0 to 1.
     pub fn new(
         link: &str,
         limits: Limits,
@@ -74,23 +115,28 @@ impl Pool {
         metrics: Metrics,
         jitter: Box<dyn FnMut() -> f64 + Send>,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
-        let (requests, queue) = mpsc::channel(QUEUE);
-        let worker = Worker {
-            link: link.to_owned(),
+        let inner = Inner {
             state: PoolState::new(limits, Instant::now()),
-            peer,
-            metrics,
             jitter,
-            back: requests.clone(),
+            idle: HashMap::new(),
             waiters: HashMap::new(),
-            takers: HashMap::new(),
-            resting: FuturesUnordered::new(),
-            dials: JoinSet::new(),
+            dials: 0,
             next_id: 0,
             last_error: None,
+            waker: None,
+            armed: None,
+            over: false,
+        };
+        let pool = Self(Arc::new(Shared { inner: Mutex::new(inner), wake: Arc::default() }));
+        let task = Task {
+            link: link.to_owned(),
+            pool: pool.clone(),
+            peer,
+            metrics,
+            dials: JoinSet::new(),
             counted: Arc::new(()),
         };
-        (Self { requests }, worker.run(queue))
+        (pool, task.run())
     }
 
     /// A connection for one flow.
@@ -98,79 +144,174 @@ impl Pool {
     /// # Errors
     /// When there is none within a second: why.
     pub async fn lease(&self) -> Result<Leased, DialError> {
-        let busy = |detail: &str| DialError { reason: Reason::Internal, detail: detail.to_owned() };
-        let (reply, answer) = oneshot::channel();
-        self.requests
-            .try_send(Request::Lease(reply))
-            .map_err(|_| busy("too many flows wait for a connection"))?;
-        match timeout(ANSWER_TIMEOUT, answer).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(_)) => Err(busy("the link was removed")),
+        let waiting = {
+            let mut inner = self.lock();
+            if inner.over {
+                return Err(internal("the link was removed"));
+            }
+            if inner.waiters.len() >= WAITERS {
+                return Err(internal("too many flows wait for a connection"));
+            }
+            let waiter = inner.new_id();
+            match inner.on(Event::Lease(waiter), Some(waiter)) {
+                Some(answer) => {
+                    self.wake_for(&inner);
+                    return answer;
+                }
+                None => {
+                    let (answer, waiting) = oneshot::channel();
+                    inner.waiters.insert(waiter, answer);
+                    self.wake_for(&inner);
+                    waiting
+                }
+            }
+        };
+        match timeout(ANSWER_TIMEOUT, waiting).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(internal("the link was removed")),
             Err(_) => {
                 let detail = "no connection to the link's gateway in time".to_owned();
                 Err(DialError { reason: Reason::Timeout, detail })
             }
         }
     }
-}
 
-/// How the rest of an idle connection ended.
-enum Rest {
-    /// It was lent, or closed as asked.
-    Over,
-    /// The flow it was lent to does not want it any more.
-    Unwanted(Leased),
-    /// It ended by itself, just as it was lent to somebody perhaps.
-    Gone(ConnectionId, Option<Reply>),
-}
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 
-/// An idle connection: waits to be taken, and notices its end.
-async fn rest(mut leased: Leased, mut taken: oneshot::Receiver<Reply>) -> Rest {
-    loop {
-        tokio::select! {
-            biased;
-            event = leased.channel.event() => match event {
-                Ok(wire::Event::Frame(frame)) if frame != Frame::GoAway => {}
-                _ => {
-                    taken.close();
-                    return Rest::Gone(leased.id, taken.try_recv().ok());
-                }
-            },
-            reply = &mut taken => return match reply {
-                Ok(reply) => match reply.send(Ok(leased)) {
-                    Err(Ok(leased)) => Rest::Unwanted(leased),
-                    _ => Rest::Over,
-                },
-                Err(_) => {
-                    leased.channel.close().await;
-                    Rest::Over
-                }
-            },
+    /// Wakes the task where it has something to do that it does not know of.
+    fn wake_for(&self, inner: &Inner) {
+        let sooner = match (inner.state.wake_at(Instant::now()), inner.armed) {
+            (Some(at), Some(armed)) => at < armed,
+            (at, None) => at.is_some(),
+            (None, _) => false,
+        };
+        if inner.dials > 0 || sooner {
+            self.0.wake.notify_one();
         }
+    }
+
+    /// Takes in a connection that was lent, or that was made within `took`; what happens on it from now on wakes the task.
+    fn take_in(&self, mut leased: Leased, took: Option<Duration>) {
+        let mut inner = self.lock();
+        if inner.over {
+            return;
+        }
+        let waker = inner.waker.clone().unwrap_or_else(|| Waker::noop().clone());
+        let ended = leased.poll_end(&mut Context::from_waker(&waker)).is_ready();
+        let about = leased.about();
+        let event = match (took, ended) {
+            (Some(took), false) => Event::Dialed(about, took),
+            (Some(_), true) => Event::DialFailed(Reason::Draining),
+            (None, false) => Event::Returned(about),
+            (None, true) => return,
+        };
+        if !ended {
+            inner.idle.insert(about.id, leased);
+        }
+        inner.on(event, None);
+        self.wake_for(&inner);
+    }
+
+    fn on(&self, event: Event) {
+        self.lock().on(event, None);
+    }
+
+    /// Looks after the idle connections. Ready when one has ended.
+    fn poll_idle(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut inner = self.lock();
+        if !inner.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            inner.waker = Some(cx.waker().clone());
+        }
+        let ended: Vec<ConnectionId> = inner
+            .idle
+            .iter_mut()
+            .filter_map(|(id, leased)| leased.poll_end(cx).is_ready().then_some(*id))
+            .collect();
+        for id in &ended {
+            inner.idle.remove(id);
+            inner.on(Event::Gone(*id), None);
+        }
+        if ended.is_empty() { Poll::Pending } else { Poll::Ready(()) }
     }
 }
 
-struct Worker {
+impl Inner {
+    fn new_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    /// Takes in what happened and does what is decided then, dials aside; the answer for the flow `asking`, if there is
+    /// one.
+    fn on(&mut self, event: Event, asking: Option<WaiterId>) -> Option<Answer> {
+        let jitter = (self.jitter)();
+        let mut ours = None;
+        for action in self.state.on(event, Instant::now(), jitter) {
+            let (waiter, answer) = match action {
+                Action::Dial => {
+                    self.dials += 1;
+                    continue;
+                }
+                Action::Close(id) => {
+                    if let Some(leased) = self.idle.remove(&id) {
+                        leased.channel.close();
+                    }
+                    continue;
+                }
+                Action::Lend(id, waiter) => match self.idle.remove(&id) {
+                    Some(leased) => (waiter, Ok(leased)),
+                    None => (waiter, Err(internal("a connection was lent twice"))),
+                },
+                Action::Fail(waiter, reason) => (waiter, Err(self.failure(reason))),
+            };
+            if asking == Some(waiter) {
+                ours = Some(answer);
+            } else if let Some(Err(Ok(leased))) = self.waiters.remove(&waiter).map(|w| w.send(answer)) {
+                // The flow has given up: its connection is as good as before.
+                let about = leased.about();
+                self.idle.insert(about.id, leased);
+                self.on(Event::Returned(about), None);
+            }
+        }
+        ours
+    }
+
+    fn failure(&self, reason: Reason) -> DialError {
+        let detail = match &self.last_error {
+            Some(e) if e.reason == reason => e.detail.clone(),
+            _ => reason.advice().to_owned(),
+        };
+        DialError { reason, detail }
+    }
+}
+
+fn internal(detail: &str) -> DialError {
+    DialError { reason: Reason::Internal, detail: detail.to_owned() }
+}
+
+/// What the pool's task works with.
+struct Task {
     link: String,
-    state: PoolState,
+    pool: Pool,
     peer: watch::Receiver<PeerState>,
     metrics: Metrics,
-    jitter: Box<dyn FnMut() -> f64 + Send>,
-    back: mpsc::Sender<Request>,
-    waiters: HashMap<WaiterId, Reply>,
-    takers: HashMap<ConnectionId, oneshot::Sender<Reply>>,
-    resting: FuturesUnordered<Pin<Box<dyn Future<Output = Rest> + Send>>>,
     dials: JoinSet<Result<Dialed, DialError>>,
-    next_id: u64,
-    last_error: Option<DialError>,
     counted: Arc<()>,
 }
 
-impl Worker {
-    async fn run(mut self, mut queue: mpsc::Receiver<Request>) {
+impl Task {
+    async fn run(mut self) {
         self.peer.mark_changed();
+        let pool = self.pool.clone();
         loop {
-            let wake_at = self.state.wake_at(Instant::now());
+            self.begin_dials();
+            let wake_at = {
+                let mut inner = pool.lock();
+                inner.armed = inner.state.wake_at(Instant::now());
+                inner.armed
+            };
             tokio::select! {
                 changed = self.peer.changed() => {
                     if changed.is_err() {
@@ -178,115 +319,69 @@ impl Worker {
                     }
                     self.peer_changed();
                 }
-                request = queue.recv() => match request {
-                    Some(Request::Lease(reply)) => self.wanted(reply),
-                    Some(Request::Return(leased)) => self.take_in(leased, Event::Returned),
-                    None => return,
-                },
-                Some(rest) = self.resting.next(), if !self.resting.is_empty() => self.rested(rest),
+                () = pool.0.wake.notified() => {}
+                () = poll_fn(|cx| pool.poll_idle(cx)) => {}
                 Some(dialed) = self.dials.join_next(), if !self.dials.is_empty() => self.dialed(dialed),
-                () = until(wake_at) => self.on(Event::Tick),
+                () = until(wake_at) => pool.on(Event::Tick),
             }
             self.metrics.connections(&self.link, Arc::strong_count(&self.counted) - 1);
+        }
+    }
+
+    fn begin_dials(&mut self) {
+        let wanted = std::mem::take(&mut self.pool.lock().dials);
+        for _ in 0..wanted {
+            let peer = self.peer.borrow().clone();
+            // Counted round, so that connections spread over the gateway's addresses.
+            let first = self.pool.lock().new_id() as usize;
+            self.dials.spawn(async move { dial(&peer, first).await });
         }
     }
 
     fn peer_changed(&mut self) {
         let peer = self.peer.borrow_and_update().clone();
         let blocked = peer.blocked();
+        let mut inner = self.pool.lock();
         if let Some((reason, detail)) = &blocked {
-            self.last_error = Some(DialError { reason: *reason, detail: detail.clone() });
+            inner.last_error = Some(DialError { reason: *reason, detail: detail.clone() });
         }
         let blocked = blocked.map(|(reason, _)| reason);
-        self.on(Event::Peer { epoch: peer.epoch, addresses: peer.addresses, blocked });
-    }
-
-    fn wanted(&mut self, reply: Reply) {
-        let waiter = self.new_id();
-        self.waiters.insert(waiter, reply);
-        self.on(Event::Lease(waiter));
-    }
-
-    fn take_in(&mut self, leased: Leased, event: impl FnOnce(Connection) -> Event) {
-        let about = leased.about();
-        let (taker, taken) = oneshot::channel();
-        self.takers.insert(about.id, taker);
-        self.resting.push(Box::pin(rest(leased, taken)));
-        self.on(event(about));
-    }
-
-    fn rested(&mut self, rest: Rest) {
-        match rest {
-            Rest::Over => {}
-            Rest::Unwanted(leased) => self.take_in(leased, Event::Returned),
-            Rest::Gone(id, waiter) => {
-                self.takers.remove(&id);
-                self.on(Event::Gone(id));
-                if let Some(reply) = waiter {
-                    self.wanted(reply);
-                }
-            }
-        }
+        inner.on(Event::Peer { epoch: peer.epoch, addresses: peer.addresses, blocked }, None);
     }
 
     fn dialed(&mut self, dialed: Result<Result<Dialed, DialError>, JoinError>) {
-        let dialed = dialed.unwrap_or_else(|e| {
-            Err(DialError { reason: Reason::Internal, detail: format!("the dial's task failed: {e}") })
-        });
+        let dialed = dialed.unwrap_or_else(|e| Err(internal(&format!("the dial's task failed: {e}"))));
         self.metrics.dialed(&self.link, dialed.as_ref().map(|d| d.took).map_err(|e| e.reason));
         match dialed {
             Ok(Dialed { channel, took, epoch }) => {
-                let (id, born) = (self.new_id(), Instant::now());
-                let (channel, back, counted) = (Box::new(channel), self.back.clone(), self.counted.clone());
-                let leased = Leased { channel, id, epoch, born, back, _counted: counted };
-                self.take_in(leased, |about| Event::Dialed(about, took));
+                let counted = Counted { _all: self.counted.clone(), wake: self.pool.0.wake.clone() };
+                let leased = Leased {
+                    channel: Box::new(channel),
+                    id: self.pool.lock().new_id(),
+                    epoch,
+                    born: Instant::now(),
+                    pool: self.pool.clone(),
+                    _counted: counted,
+                };
+                self.pool.take_in(leased, Some(took));
             }
             Err(e) => {
                 tracing::debug!(link = self.link, reason = %e.reason, detail = e.detail, "dial failed");
-                let reason = e.reason;
-                self.last_error = Some(e);
-                self.on(Event::DialFailed(reason));
+                let (reason, mut inner) = (e.reason, self.pool.lock());
+                inner.last_error = Some(e);
+                inner.on(Event::DialFailed(reason), None);
             }
         }
     }
+}
 
-    fn on(&mut self, event: Event) {
-        let jitter = (self.jitter)();
-        for action in self.state.on(event, Instant::now(), jitter) {
-            match action {
-                Action::Dial => {
-                    let peer = self.peer.borrow().clone();
-                    // Counted round, so that connections spread over the gateway's addresses.
-                    let first = self.new_id() as usize;
-                    self.dials.spawn(async move { dial(&peer, first).await });
-                }
-                Action::Lend(connection, waiter) => {
-                    if let (Some(taker), Some(reply)) =
-                        (self.takers.remove(&connection), self.waiters.remove(&waiter))
-                        && let Err(reply) = taker.send(reply)
-                    {
-                        // It ended in this moment; its end has not been read yet.
-                        self.wanted(reply);
-                    }
-                }
-                Action::Close(connection) => drop(self.takers.remove(&connection)),
-                Action::Fail(waiter, reason) => {
-                    if let Some(reply) = self.waiters.remove(&waiter) {
-                        let detail = match &self.last_error {
-                            Some(e) if e.reason == reason => e.detail.clone(),
-                            _ => reason.advice().to_owned(),
-                        };
-                        // A flow that has given up needs no answer.
-                        let _ = reply.send(Err(DialError { reason, detail }));
-                    }
-                }
-            }
-        }
-    }
-
-    fn new_id(&mut self) -> u64 {
-        self.next_id += 1;
-        self.next_id
+impl Drop for Task {
+    fn drop(&mut self) {
+        let mut inner = self.pool.lock();
+        inner.over = true;
+        inner.waiters.clear();
+        // Dropping a connection wakes nobody any more.
+        inner.idle.clear();
     }
 }
 
