@@ -11,16 +11,21 @@ use crate::{
     shared::Shared,
     tunnel::socket::prepare_listener,
 };
+use futures::{
+    future::{AbortHandle, AbortRegistration, Abortable},
+    stream::{FuturesUnordered, StreamExt},
+};
 use linkspan_core::process::{admin::bind, shutdown::Shutdown};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    io,
     net::{IpAddr, SocketAddr},
+    pin::Pin,
     sync::Arc,
     time::Duration,
 };
 use tokio::{
-    net::TcpListener,
-    sync::watch,
+    net::{TcpListener, TcpStream},
     task::JoinSet,
     time::{Instant, sleep, sleep_until},
 };
@@ -44,80 +49,145 @@ pub struct Listeners {
     pub closing: Shutdown,
 }
 
-/// A port that is listened on: dropping the sender closes it.
+/// The ports that are listened on, and where they lead.
+#[derive(Default)]
+struct Ports {
+    open: HashMap<u16, Open>,
+    /// One wait for a connection per port; all are in one task, which costs a port little.
+    accepting: FuturesUnordered<Abortable<Accepting>>,
+}
+
 struct Open {
-    route: watch::Sender<Route>,
+    route: Arc<Route>,
+    /// Dropped or used: the port is closed.
+    close: AbortHandle,
+}
+
+type Accepting =
+    Pin<Box<dyn Future<Output = (u16, TcpListener, io::Result<(TcpStream, SocketAddr)>)> + Send>>;
+
+impl Ports {
+    fn accept(&self, port: u16, listener: TcpListener, close: AbortRegistration) {
+        let accepting = async move {
+            let accepted = listener.accept().await;
+            (port, listener, accepted)
+        };
+        self.accepting.push(Abortable::new(Box::pin(accepting), close));
+    }
+
+    /// Goes on accepting on a port that is still wanted.
+    fn accept_again(&mut self, port: u16, listener: TcpListener) -> Option<Arc<Route>> {
+        let open = self.open.get_mut(&port)?;
+        let (close, closing) = AbortHandle::new_pair();
+        open.close = close;
+        let route = open.route.clone();
+        self.accept(port, listener, closing);
+        Some(route)
+    }
+
+    /// Closes the ports that are in no route any more.
+    fn close_missing(&mut self, routes: &BTreeMap<u16, Route>) {
+        self.open.retain(|port, open| {
+            let keep = routes.contains_key(port);
+            if !keep {
+                open.close.abort();
+            }
+            keep
+        });
+    }
+
+    /// Binds ports that are not yet open and hands new routes to those that are. What could not be bound, and why.
+    async fn open_missing(&mut self, address: IpAddr, routes: BTreeMap<u16, Route>) -> BTreeMap<u16, String> {
+        let mut failed = BTreeMap::new();
+        for (port, route) in routes {
+            if let Some(open) = self.open.get_mut(&port) {
+                if *open.route != route {
+                    open.route = Arc::new(route);
+                }
+                continue;
+            }
+            let bound = bind(SocketAddr::new(address, port)).await;
+            let bound = bound.and_then(|listener| match prepare_listener(&listener) {
+                Ok(()) => Ok(listener),
+                Err(e) => Err(e.to_string()),
+            });
+            match bound {
+                Ok(listener) => {
+                    let (close, closing) = AbortHandle::new_pair();
+                    self.open.insert(port, Open { route: Arc::new(route), close });
+                    self.accept(port, listener, closing);
+                }
+                Err(cause) => {
+                    tracing::warn!(port, cause, "egress port is not served; trying again");
+                    failed.insert(port, cause);
+                }
+            }
+        }
+        failed
+    }
+
+    /// Ports that accept connections, in order.
+    fn bound(&self) -> Vec<u16> {
+        let mut bound: Vec<u16> = self.open.keys().copied().collect();
+        bound.sort_unstable();
+        bound
+    }
 }
 
 /// Listens until no new connection is accepted any more; returns once all flows have ended and no flow goes on.
 pub async fn listen(listeners: Listeners) {
     let mut changes = listeners.table.subscribe();
-    let mut open: HashMap<u16, Open> = HashMap::new();
-    let mut tasks = JoinSet::new();
+    let (mut ports, mut flows) = (Ports::default(), JoinSet::new());
     loop {
         changes.mark_unchanged();
         let (routes, conflicts) = listeners.table.read(PortTable::routes);
-        open.retain(|port, _| routes.contains_key(port));
-        let failed = bind_missing(&listeners, &routes, &mut open, &mut tasks).await;
-        let mut bound: Vec<u16> = open.keys().copied().collect();
-        bound.sort_unstable();
-        let retry = (!failed.is_empty()).then(|| Instant::now() + RETRY);
         for (port, conflict) in &conflicts {
             tracing::warn!(port, conflict, "two slices claim one port");
         }
-        listeners.board.ports(bound, failed);
         forget(&listeners, &routes);
+        ports.close_missing(&routes);
+        let failed = ports.open_missing(listeners.address, routes).await;
+        let retry = (!failed.is_empty()).then(|| Instant::now() + RETRY);
+        listeners.board.ports(ports.bound(), failed);
         tokio::select! {
             () = listeners.closing.started() => break,
             changed = changes.changed() => if changed.is_err() { break },
             () = until(retry) => {}
-            Some(ended) = tasks.join_next(), if !tasks.is_empty() => {
-                if let Err(error) = ended {
-                    tracing::error!(%error, "the task of an egress port failed; the port is bound again");
-                    open.retain(|_, one| !one.route.is_closed());
-                    sleep(PAUSE).await;
-                }
-            }
+            () = serve(&mut ports, &mut flows, &listeners.flows) => {}
         }
     }
-    drop(open);
-    while tasks.join_next().await.is_some() {}
+    drop(ports);
+    while let Some(ended) = flows.join_next().await {
+        report(ended);
+    }
     listeners.flows.stop.started().await;
 }
 
-/// Binds ports that are not yet open and hands new routes to those that are. What could not be bound, and why.
-async fn bind_missing(
-    listeners: &Listeners,
-    routes: &BTreeMap<u16, Route>,
-    open: &mut HashMap<u16, Open>,
-    tasks: &mut JoinSet<()>,
-) -> BTreeMap<u16, String> {
-    let mut failed = BTreeMap::new();
-    for (port, route) in routes {
-        if let Some(one) = open.get(port) {
-            one.route.send_if_modified(|before| {
-                let changed = before != route;
-                *before = route.clone();
-                changed
-            });
-            continue;
-        }
-        let bound = bind(SocketAddr::new(listeners.address, *port)).await;
-        let bound = bound
-            .and_then(|listener| prepare_listener(&listener).map(|()| listener).map_err(|e| e.to_string()));
-        match bound {
-            Ok(listener) => {
-                let (route, receiver) = watch::channel(route.clone());
-                tasks.spawn(accept(listener, receiver, listeners.flows.clone()));
-                open.insert(*port, Open { route });
+/// Accepts on all ports; never returns.
+async fn serve(ports: &mut Ports, flows: &mut JoinSet<()>, context: &Context) {
+    loop {
+        tokio::select! {
+            Some(ended) = flows.join_next(), if !flows.is_empty() => report(ended),
+            Some(accepted) = ports.accepting.next(), if !ports.accepting.is_empty() => {
+                // The other case is a port that was closed.
+                if let Ok((port, listener, accepted)) = accepted
+                    && let Some(route) = ports.accept_again(port, listener)
+                {
+                    match accepted {
+                        Ok((local, from)) => {
+                            let context = context.clone();
+                            flows.spawn(async move { carry(local, from.ip(), &route, &context).await });
+                        }
+                        Err(error) => {
+                            tracing::warn!(port, %error, "cannot accept a connection; trying again");
+                            sleep(PAUSE).await;
+                        }
+                    }
+                }
             }
-            Err(cause) => {
-                tracing::warn!(port, cause, "egress port is not served; trying again");
-                failed.insert(*port, cause);
-            }
+            else => std::future::pending().await,
         }
     }
-    failed
 }
 
 /// Counters of targets that no port leads to any more go with them.
@@ -126,31 +196,6 @@ fn forget(listeners: &Listeners, routes: &BTreeMap<u16, Route>) {
     let kept: HashSet<FlowLabels> = routes.values().map(label).collect();
     let metrics = &listeners.flows.metrics;
     metrics.forget(|labels| labels.direction == Direction::outbound && !kept.contains(labels));
-}
-
-/// Accepts on one port until it goes; returns when its flows have ended.
-async fn accept(listener: TcpListener, mut route: watch::Receiver<Route>, context: Context) {
-    let mut flows = JoinSet::new();
-    loop {
-        tokio::select! {
-            changed = route.changed() => if changed.is_err() { break },
-            Some(ended) = flows.join_next(), if !flows.is_empty() => report(ended),
-            accepted = listener.accept() => match accepted {
-                Ok((local, from)) => {
-                    let (to, context) = (route.borrow().clone(), context.clone());
-                    flows.spawn(async move { carry(local, from.ip(), &to, &context).await });
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection; trying again");
-                    sleep(PAUSE).await;
-                }
-            },
-        }
-    }
-    drop(listener);
-    while let Some(ended) = flows.join_next().await {
-        report(ended);
-    }
 }
 
 fn report(ended: Result<(), tokio::task::JoinError>) {
