@@ -138,6 +138,7 @@ impl Ports {
 pub async fn listen(listeners: Listeners) {
     let mut changes = listeners.table.subscribe();
     let (mut ports, mut flows) = (Ports::default(), JoinSet::new());
+    let context = Arc::new(listeners.flows.clone());
     loop {
         changes.mark_unchanged();
         let (routes, conflicts) = listeners.table.read(PortTable::routes);
@@ -153,7 +154,7 @@ pub async fn listen(listeners: Listeners) {
             () = listeners.closing.started() => break,
             changed = changes.changed() => if changed.is_err() { break },
             () = until(retry) => {}
-            () = serve(&mut ports, &mut flows, &listeners.flows) => {}
+            () = serve(&mut ports, &mut flows, &context) => {}
         }
     }
     drop(ports);
@@ -164,7 +165,7 @@ pub async fn listen(listeners: Listeners) {
 }
 
 /// Accepts on all ports; never returns.
-async fn serve(ports: &mut Ports, flows: &mut JoinSet<()>, context: &Context) {
+async fn serve(ports: &mut Ports, flows: &mut JoinSet<()>, context: &Arc<Context>) {
     loop {
         tokio::select! {
             Some(ended) = flows.join_next(), if !flows.is_empty() => report(ended),

@@ -47,7 +47,8 @@ struct Receiving {
 /// An established connection to another gateway. Used by one task at a time.
 pub struct Channel {
     tcp: Arc<TcpStream>,
-    tls: Tls,
+    /// In a box, as tasks move channels about.
+    tls: Box<Tls>,
     address: SocketAddr,
     decoder: Decoder,
     /// Received and not decrypted: the beginning of a record.
@@ -120,7 +121,7 @@ impl Channel {
         Frame::Hello { features: TELLS_PAUSES }.encode(&mut queued)?;
         Ok(Self {
             tcp: Arc::new(tcp),
-            tls,
+            tls: Box::new(tls),
             address,
             decoder: Decoder::default(),
             waiting,
