@@ -202,3 +202,30 @@ async fn gateways_work_with_those_of_the_version_before() {
         assert_eq!(bytes.len(), 32 << 20);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_lets_flows_end_and_a_second_one_does_not() {
+    if !have(&[Need::Root, Need::Tool("ip"), Need::Tool("nsenter")]) {
+        return;
+    }
+    let gateway = Program::ours("linkspan-gateway").unwrap();
+    let mut line = Line::new([gateway.clone(), gateway]).await.unwrap();
+    let (mut client, mut server) = line.flow(0).await.unwrap();
+    line.sides[0].process.signal("TERM").unwrap();
+    let closed = async || match TcpStream::connect(line.sides[0].egress).await {
+        Ok(_) => bail!("it still accepts"),
+        Err(_) => Ok(()),
+    };
+    eventually(SOON, "no new flow to be accepted", closed).await;
+    client.write_all(b"still here").await.unwrap();
+    let mut bytes = [0; 10];
+    timeout(SOON, server.read_exact(&mut bytes)).await.unwrap().unwrap();
+    let began = Instant::now();
+    let status = line.sides[0].process.stop(NOTICED).unwrap();
+    assert_eq!(status.code(), Some(128 + 15), "{status}");
+    println!("ended {:?} after the second signal", began.elapsed());
+    timeout(SOON, client.ready(Interest::ERROR)).await.unwrap().unwrap();
+    // West is left alone with nothing and ends in order.
+    drop((client, server));
+    assert!(line.sides[1].process.stop(SOON).unwrap().success());
+}
