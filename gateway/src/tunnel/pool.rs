@@ -31,6 +31,9 @@ const WAITERS: usize = 4096;
 /// Longest time a flow waits for an answer of the pool, which answers sooner by its own deadline.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Connections to one address from which on it is told that the ports for more run out: Linux has 28,000 or so.
+const MANY: usize = 24_000;
+
 type Answer = Result<Leased, DialError>;
 
 /// Asks for connections of one Link.
@@ -135,6 +138,7 @@ impl Pool {
             metrics,
             dials: JoinSet::new(),
             counted: Arc::new(()),
+            told_many: false,
         };
         (pool, task.run())
     }
@@ -299,6 +303,7 @@ struct Task {
     metrics: Metrics,
     dials: JoinSet<Result<Dialed, DialError>>,
     counted: Arc<()>,
+    told_many: bool,
 }
 
 impl Task {
@@ -324,8 +329,22 @@ impl Task {
                 Some(dialed) = self.dials.join_next(), if !self.dials.is_empty() => self.dialed(dialed),
                 () = until(wake_at) => pool.on(Event::Tick),
             }
-            self.metrics.connections(&self.link, Arc::strong_count(&self.counted) - 1);
+            self.tell_count();
         }
+    }
+
+    fn tell_count(&mut self) {
+        let count = Arc::strong_count(&self.counted) - 1;
+        self.metrics.connections(&self.link, count);
+        let many = count >= MANY * self.peer.borrow().addresses.len().max(1);
+        if many && !self.told_many {
+            tracing::warn!(
+                link = self.link,
+                connections = count,
+                "few ports are left for more flows to this gateway: add replicas here, or addresses there"
+            );
+        }
+        self.told_many = many;
     }
 
     fn begin_dials(&mut self) {
