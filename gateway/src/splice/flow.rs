@@ -3,7 +3,8 @@
 use crate::{
     splice::{End, Role, Traffic},
     tunnel::{
-        channel::{Channel, Pieces},
+        channel::Channel,
+        pieces::Pieces,
         pulse::{Happened, Pulse},
         socket::read_some,
         tls::SEAL_MAX,

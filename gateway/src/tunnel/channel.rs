@@ -6,11 +6,12 @@
 
 use crate::{
     tunnel::{
+        pieces::{Pieces, Said},
         pulse::SILENCE,
         socket::read_some,
         tls::{Outgoing, RECORD, SEAL_MAX, Tls},
     },
-    wire::{Decoder, Event, Frame, Piece, TELLS_PAUSES},
+    wire::{Decoder, Event, Frame, TELLS_PAUSES},
 };
 use bytes::{Buf, BytesMut};
 use rustls::pki_types::CertificateDer;
@@ -69,39 +70,6 @@ pub struct Channel {
     /// Whether the system ends the connection when what was sent is not acknowledged.
     strict: bool,
     generation: u32,
-}
-
-/// What the other side has said of itself.
-#[derive(Clone, Copy, Default)]
-struct Said {
-    leaving: bool,
-    features: u32,
-}
-
-/// What has been received, piece by piece.
-pub struct Pieces<'a> {
-    decoder: &'a mut Decoder,
-    bytes: &'a [u8],
-    said: &'a mut Said,
-    exhausted: bool,
-}
-
-impl<'a> Pieces<'a> {
-    /// The next frame or piece of data; `None` when more has to come first. What is not asked for is kept.
-    ///
-    /// # Errors
-    /// When the other side speaks something else.
-    #[allow(clippy::should_implement_trait, reason = "it can fail, and what is left stays")]
-    pub fn next(&mut self) -> io::Result<Option<Piece<'a>>> {
-        let piece = self.decoder.next(&mut self.bytes)?;
-        match piece {
-            None => self.exhausted = true,
-            Some(Piece::Frame(Frame::GoAway)) => self.said.leaving = true,
-            Some(Piece::Frame(Frame::Hello { features })) => self.said.features = features,
-            _ => {}
-        }
-        Ok(piece)
-    }
 }
 
 impl Channel {

@@ -7,6 +7,7 @@ pub mod handshake;
 pub mod link_table;
 pub mod links;
 pub mod peer_state;
+pub mod pieces;
 pub mod pool;
 pub mod pool_state;
 pub mod pulse;

@@ -2,12 +2,15 @@
 //! one task dials, keeps time, and watches the idle connections, so that one that ends is replaced before a flow meets
 //! it.
 
+mod task;
+
 use crate::{
     record::Metrics,
     tunnel::{
         channel::Channel,
-        dial::{DialError, Dialed, dial},
+        dial::DialError,
         peer_state::PeerState,
+        pool::task::Task,
         pool_state::{Action, Connection, ConnectionId, Event, Limits, PoolState, WaiterId},
     },
     wire::{self, Frame},
@@ -15,24 +18,20 @@ use crate::{
 use linkspan_core::api::reason::Reason;
 use std::{
     collections::HashMap,
-    future::poll_fn,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
     time::Duration,
 };
 use tokio::{
     sync::{Notify, oneshot, watch},
-    task::{JoinError, JoinSet},
-    time::{Instant, sleep_until, timeout},
+    task::JoinSet,
+    time::{Instant, timeout},
 };
 
 /// Flows that may wait for a connection.
 const WAITERS: usize = 4096;
 /// Longest time a flow waits for an answer of the pool, which answers sooner by its own deadline.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Connections to one address from which on it is told that the ports for more run out: Linux has 28,000 or so.
-const MANY: usize = 24_000;
 
 type Answer = Result<Leased, DialError>;
 
@@ -293,120 +292,4 @@ impl Inner {
 
 fn internal(detail: &str) -> DialError {
     DialError { reason: Reason::Internal, detail: detail.to_owned() }
-}
-
-/// What the pool's task works with.
-struct Task {
-    link: String,
-    pool: Pool,
-    peer: watch::Receiver<PeerState>,
-    metrics: Metrics,
-    dials: JoinSet<Result<Dialed, DialError>>,
-    counted: Arc<()>,
-    told_many: bool,
-}
-
-impl Task {
-    async fn run(mut self) {
-        self.peer.mark_changed();
-        let pool = self.pool.clone();
-        loop {
-            self.begin_dials();
-            let wake_at = {
-                let mut inner = pool.lock();
-                inner.armed = inner.state.wake_at(Instant::now());
-                inner.armed
-            };
-            tokio::select! {
-                changed = self.peer.changed() => {
-                    if changed.is_err() {
-                        return;
-                    }
-                    self.peer_changed();
-                }
-                () = pool.0.wake.notified() => {}
-                () = poll_fn(|cx| pool.poll_idle(cx)) => {}
-                Some(dialed) = self.dials.join_next(), if !self.dials.is_empty() => self.dialed(dialed),
-                () = until(wake_at) => pool.on(Event::Tick),
-            }
-            self.tell_count();
-        }
-    }
-
-    fn tell_count(&mut self) {
-        let count = Arc::strong_count(&self.counted) - 1;
-        self.metrics.connections(&self.link, count);
-        let many = count >= MANY * self.peer.borrow().addresses.len().max(1);
-        if many && !self.told_many {
-            tracing::warn!(
-                link = self.link,
-                connections = count,
-                "few ports are left for more flows to this gateway: add replicas here, or addresses there"
-            );
-        }
-        self.told_many = many;
-    }
-
-    fn begin_dials(&mut self) {
-        let wanted = std::mem::take(&mut self.pool.lock().dials);
-        for _ in 0..wanted {
-            let peer = self.peer.borrow().clone();
-            // Counted round, so that connections spread over the gateway's addresses.
-            let first = self.pool.lock().new_id() as usize;
-            self.dials.spawn(async move { dial(&peer, first).await });
-        }
-    }
-
-    fn peer_changed(&mut self) {
-        let peer = self.peer.borrow_and_update().clone();
-        let blocked = peer.blocked();
-        let mut inner = self.pool.lock();
-        if let Some((reason, detail)) = &blocked {
-            inner.last_error = Some(DialError { reason: *reason, detail: detail.clone() });
-        }
-        let blocked = blocked.map(|(reason, _)| reason);
-        inner.on(Event::Peer { epoch: peer.epoch, addresses: peer.addresses, blocked }, None);
-    }
-
-    fn dialed(&mut self, dialed: Result<Result<Dialed, DialError>, JoinError>) {
-        let dialed = dialed.unwrap_or_else(|e| Err(internal(&format!("the dial's task failed: {e}"))));
-        self.metrics.dialed(&self.link, dialed.as_ref().map(|d| d.took).map_err(|e| e.reason));
-        match dialed {
-            Ok(Dialed { channel, took, epoch }) => {
-                let counted = Counted { _all: self.counted.clone(), wake: self.pool.0.wake.clone() };
-                let leased = Leased {
-                    channel: Box::new(channel),
-                    id: self.pool.lock().new_id(),
-                    epoch,
-                    born: Instant::now(),
-                    pool: self.pool.clone(),
-                    _counted: counted,
-                };
-                self.pool.take_in(leased, Some(took));
-            }
-            Err(e) => {
-                tracing::debug!(link = self.link, reason = %e.reason, detail = e.detail, "dial failed");
-                let (reason, mut inner) = (e.reason, self.pool.lock());
-                inner.last_error = Some(e);
-                inner.on(Event::DialFailed(reason), None);
-            }
-        }
-    }
-}
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        let mut inner = self.pool.lock();
-        inner.over = true;
-        inner.waiters.clear();
-        // Dropping a connection wakes nobody any more.
-        inner.idle.clear();
-    }
-}
-
-async fn until(at: Option<Instant>) {
-    match at {
-        Some(at) => sleep_until(at).await,
-        None => std::future::pending().await,
-    }
 }
