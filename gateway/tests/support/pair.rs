@@ -1,4 +1,5 @@
 //! Two gateways in this process, over real sockets: `east` calls, `west` is called.
+#![allow(dead_code, reason = "each test program uses a part of this")]
 
 use crate::support::certs::{Authority, Leaf};
 use linkspan_core::{
