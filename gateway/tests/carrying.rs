@@ -333,7 +333,8 @@ async fn play(mut tcp: TcpStream, manner: Manner, ours: u64, theirs: u64) -> (us
         heard_end.send_replace(true);
         got
     };
-    let (_, (got, ended)) = match manner.resets_after {
+    // A broken connection is told once: to whoever writes, or to whoever reads, who then sees a mere end.
+    let (sent, (got, ended)) = match manner.resets_after {
         None => tokio::join!(sending, receiving),
         // Whoever resets does not finish what it sends.
         Some(_) => tokio::select! {
@@ -344,7 +345,7 @@ async fn play(mut tcp: TcpStream, manner: Manner, ours: u64, theirs: u64) -> (us
     if manner.resets_after.is_some() {
         tcp.set_zero_linger().unwrap();
     }
-    (got, ended)
+    (got, ended && sent.is_ok())
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -104,8 +104,8 @@ impl Tls {
         let mut opened = Opened { consumed: 0, established: false, closed: false };
         let done = self.open_all(input, plain, out, &mut opened);
         if done.is_err() {
-            // What is left to say is the alert; that the connection has failed is known.
-            let _ = self.open_all(&mut input[opened.consumed..], plain, out, &mut opened);
+            // What is left to say is the alert. Once only: TLS must not be asked to go on after that.
+            let _ = self.step(&mut input[opened.consumed..], plain, out, &mut opened);
         }
         done.map(|()| opened)
     }
@@ -119,16 +119,25 @@ impl Tls {
     ) -> Result<(), rustls::Error> {
         let mut at = 0;
         loop {
-            let rest = &mut input[at..];
-            let (consumed, next) = match self {
-                Self::Client(connection) => step(connection.process_tls_records(rest), plain, out, opened),
-                Self::Server(connection) => step(connection.process_tls_records(rest), plain, out, opened),
-            };
+            let (consumed, next) = self.step(&mut input[at..], plain, out, opened);
             at += consumed;
-            opened.consumed = opened.consumed.max(at);
+            opened.consumed = at;
             if !next? {
                 return Ok(());
             }
+        }
+    }
+
+    fn step(
+        &mut self,
+        input: &mut [u8],
+        plain: &mut Vec<u8>,
+        out: &mut Outgoing,
+        opened: &mut Opened,
+    ) -> (usize, Result<bool, rustls::Error>) {
+        match self {
+            Self::Client(connection) => step(connection.process_tls_records(input), plain, out, opened),
+            Self::Server(connection) => step(connection.process_tls_records(input), plain, out, opened),
         }
     }
 
@@ -235,5 +244,124 @@ fn encode(
             Err(EncodeError::InsufficientSize(needed)) => size = needed.required_size,
             Err(e @ EncodeError::AlreadyEncoded) => return Err(rustls::Error::General(e.to_string())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        mtls::credentials::{Credentials, Texts},
+        testing::certs::Authority,
+    };
+    use linkspan_core::api::credentials::{CLIENT_KEY, OWN_BUNDLE, SERVER_CERT, SERVER_KEY};
+    use proptest::prelude::*;
+    use std::{collections::BTreeMap, sync::LazyLock};
+
+    /// A gateway that may call itself.
+    static OURSELVES: LazyLock<(Arc<ServerConfig>, Arc<ClientConfig>)> = LazyLock::new(|| {
+        let west = Authority::new("west");
+        let (server, client) = (west.gateway("linkspan"), west.client("linkspan", "east", "u"));
+        let read = Credentials::read(&Texts {
+            secret: Some(BTreeMap::from([
+                (SERVER_CERT.to_owned(), server.cert_pem.into_bytes()),
+                (SERVER_KEY.to_owned(), server.key_pem.into_bytes()),
+                ("client-west.crt".to_owned(), client.cert_pem.into_bytes()),
+                (CLIENT_KEY.to_owned(), client.key_pem.into_bytes()),
+            ])),
+            trust: Some(BTreeMap::from([
+                (OWN_BUNDLE.to_owned(), west.pem()),
+                ("peer-west.crt".to_owned(), west.pem()),
+            ])),
+        });
+        let identity = "spiffe://west.linkspan/ns/linkspan/sa/linkspan-gateway".parse().unwrap();
+        (read.server.unwrap().config, Arc::new(read.clients["west"].config(&identity).unwrap()))
+    });
+
+    fn pair() -> [Tls; 2] {
+        let (server, client) = &*OURSELVES;
+        let name = ServerName::from(std::net::IpAddr::from([127, 0, 0, 1]));
+        [Tls::client(client.clone(), name).unwrap(), Tls::server(server.clone()).unwrap()]
+    }
+
+    /// Both sides after their handshake.
+    fn established() -> [Tls; 2] {
+        let mut sides = pair();
+        let (mut inputs, mut done) = ([Vec::new(), Vec::new()], [false; 2]);
+        while done != [true; 2] {
+            for i in [0, 1] {
+                let (mut plain, mut out) = (Vec::new(), Outgoing::default());
+                let opened = sides[i].open(&mut inputs[i], &mut plain, &mut out).unwrap();
+                inputs[i].drain(..opened.consumed);
+                done[i] = opened.established;
+                inputs[1 - i].extend_from_slice(out.filled());
+            }
+        }
+        sides
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_that_are_no_handshake_are_an_error_and_one_alert_at_most(
+            mut bytes in prop::collection::vec(any::<u8>(), 0..300), record: bool, side in 0usize..2
+        ) {
+            if record && bytes.len() > 5 {
+                // Like a record, so that more of TLS is reached.
+                let length = (bytes.len() - 5) as u16;
+                bytes[..3].copy_from_slice(&[22, 3, 1]);
+                bytes[3..5].copy_from_slice(&length.to_be_bytes());
+            }
+            let (mut plain, mut out) = (Vec::new(), Outgoing::default());
+            let mut sides = pair();
+            let opened = sides[side].open(&mut bytes, &mut plain, &mut out);
+            prop_assert!(plain.is_empty());
+            prop_assert!(opened.is_ok_and(|o| !o.established) || out.filled().len() < 2000);
+        }
+
+        #[test]
+        fn what_is_sealed_is_opened_however_it_is_cut(
+            texts in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..60_000), 1..4), cut in 1usize..70_000
+        ) {
+            let [mut client, mut server] = established();
+            let mut out = Outgoing::default();
+            for text in &texts {
+                client.seal(text, &mut [], &mut out).unwrap();
+            }
+            let (mut waiting, mut plain, mut answer) = (Vec::new(), Vec::new(), Outgoing::default());
+            for piece in out.filled().chunks(cut) {
+                waiting.extend_from_slice(piece);
+                let opened = server.open(&mut waiting, &mut plain, &mut answer).unwrap();
+                waiting.drain(..opened.consumed);
+                // Sending meanwhile disturbs nothing.
+                server.seal(b"meanwhile", &mut waiting, &mut answer).unwrap();
+            }
+            prop_assert!(plain == texts.concat());
+        }
+
+        #[test]
+        fn a_changed_record_ends_the_connection(at in 0usize..60, bit in 0u8..8) {
+            let [mut client, mut server] = established();
+            let mut out = Outgoing::default();
+            client.seal(b"something worth changing, and long enough", &mut [], &mut out).unwrap();
+            let mut bytes = out.filled().to_vec();
+            let at = at % bytes.len();
+            bytes[at] ^= 1 << bit;
+            let (mut plain, mut answer) = (Vec::new(), Outgoing::default());
+            // A longer length only means that more has to come.
+            if let Ok(opened) = server.open(&mut bytes, &mut plain, &mut answer) {
+                prop_assert!(at < 5 && opened.consumed == 0, "byte {at}");
+            }
+            prop_assert!(plain.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_farewell_is_told_from_a_mere_end() {
+        let [mut client, mut server] = established();
+        let (mut out, mut plain) = (Outgoing::default(), Vec::new());
+        client.close(&mut [], &mut out);
+        let mut bytes = out.filled().to_vec();
+        let opened = server.open(&mut bytes, &mut plain, &mut Outgoing::default()).unwrap();
+        assert!(opened.closed && opened.consumed == bytes.len());
     }
 }
