@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# The version before this one, for tests of upgrades: built once, its images on the nodes under the tag "previous".
-# Prints the folder of its charts; nothing, where this checkout does not hold its commit.
+# The version before this one (its commit: previous-version), for tests that it and this one get on: built once, its
+# images on the nodes under the tag "previous". Prints the folder of its charts; nothing, where this checkout does not hold
+# its commit. `previous.sh programs` only builds.
 set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 
-PREVIOUS=${PREVIOUS:-ca4a9bb25521c89e3582dea668a10f5474d72548}
+PREVIOUS=${PREVIOUS:-$(grep -v '^#' "$BED/previous-version")}
 prepare_cache
 if ! commit=$(git -C "$REPO" rev-parse --verify --quiet "$PREVIOUS^{commit}"); then
   echo "the version before, commit $PREVIOUS, is not in this checkout: a whole clone has it." >&2
@@ -27,5 +28,6 @@ if [[ ! -d $folder ]]; then
   # Cargo puts this checkout's own programs back in their place.
   (cd "$REPO" && timeout 2400 cargo build --quiet --profile dev-image --bins) >&2
 fi
+[[ ${1:-} == programs ]] && exit
 PROGRAMS=$folder/programs IMAGE_TAG=previous "$BED/images.sh" >&2
 echo "$folder/charts"

@@ -11,6 +11,7 @@ count_check "tools" "$BED/tools.sh"
 count_check "prometheus" "$BED/prometheus.sh"
 # Tests that start our programs find them beside themselves.
 count_check "build" timeout 2400 cargo build --workspace --bins --profile dev-image
+count_check "the version before" "$BED/previous.sh" programs
 count_tests "workspace tests" timeout 2400 cargo test --workspace --profile dev-image --no-fail-fast -- --show-output
 count_check "clusters $*" "$BED/clusters.sh" "$@"
 count_check "images" make --no-print-directory images PROFILE=dev-image

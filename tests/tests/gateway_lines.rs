@@ -125,11 +125,12 @@ async fn a_line_that_dies_without_a_word_is_noticed_on_both_sides() {
 /// The gateway of the version before, built by the test bed; otherwise why there is none.
 fn previous() -> Result<Program> {
     let file = tools::repository().join("tests/testbed/previous-version");
-    let commit = fs::read_to_string(&file).with_context(|| format!("{} cannot be read", file.display()))?;
-    let commit = commit.lines().find(|line| !line.starts_with('#')).unwrap_or_default().trim().to_owned();
-    let gateway = tools::cache().join("versions").join(&commit).join("linkspan-gateway");
+    let text = fs::read_to_string(&file).with_context(|| format!("{} cannot be read", file.display()))?;
+    let commit = text.lines().find(|line| !line.starts_with('#')).unwrap_or_default();
+    let short = commit.get(..12).with_context(|| format!("{} names no commit", file.display()))?;
+    let gateway = tools::cache().join(format!("previous-{short}/programs/linkspan-gateway"));
     if !gateway.is_file() {
-        bail!("{} does not exist: run tests/testbed/previous.sh", gateway.display());
+        bail!("{} does not exist: run `tests/testbed/previous.sh programs`", gateway.display());
     }
     Ok(Program::new(gateway))
 }
