@@ -320,7 +320,7 @@ impl<'a> Flow<'a> {
                     continue;
                 }
                 self.traffic.up.fetch_add(length as u64, Ordering::Relaxed);
-                self.happened.sent |= length > 0;
+                self.happened.sent += length;
                 buffer[..HEADER].copy_from_slice(&data_header(length));
                 let data = if length > 0 { &buffer[..HEADER + length] } else { &[] };
                 // The end leaves in one write with the last bytes.

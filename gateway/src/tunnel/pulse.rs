@@ -14,6 +14,9 @@ pub const SILENCE: Duration = Duration::from_secs(4);
 /// Not having read for so long is told, and told again.
 pub const PAUSE: Duration = Duration::from_secs(1);
 
+/// So much is acknowledged also by an end that reads nothing, as it fits what it receives into.
+const SMALL: usize = 32 * 1024;
+
 /// What happened since the last time.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Happened {
@@ -21,8 +24,8 @@ pub struct Happened {
     pub received: bool,
     /// All that has arrived was read.
     pub caught_up: bool,
-    /// Data was sent.
-    pub sent: bool,
+    /// Bytes of data that were sent.
+    pub sent: usize,
 }
 
 /// What to do now.
@@ -44,7 +47,8 @@ pub struct Pulse {
     /// Since when something that has arrived may be unread.
     behind: Option<Instant>,
     read_at: Instant,
-    sent_at: Option<Instant>,
+    /// When data was sent last, and how much without a pause before that.
+    sent: Option<(Instant, usize)>,
     told_at: Option<Instant>,
     peer_paused: bool,
 }
@@ -52,7 +56,7 @@ pub struct Pulse {
 impl Pulse {
     /// A flow that begins now.
     pub fn new(now: Instant) -> Self {
-        Self { tells: false, behind: None, read_at: now, sent_at: None, told_at: None, peer_paused: false }
+        Self { tells: false, behind: None, read_at: now, sent: None, told_at: None, peer_paused: false }
     }
 
     /// The other side has said what it can do.
@@ -69,7 +73,8 @@ impl Pulse {
     pub fn is_strict(&self, now: Instant) -> bool {
         let lagging = self.behind.filter(|since| now.saturating_duration_since(*since) >= PAUSE);
         // Before we fell behind we would have read that the other side pauses, had it done so long before.
-        let risky = |since: Instant| self.sent_at.is_some_and(|sent| sent + 2 * PAUSE >= since);
+        let risky =
+            |since: Instant| self.sent.is_some_and(|(at, bytes)| at + 2 * PAUSE >= since && bytes > SMALL);
         self.tells && !self.peer_paused && !lagging.is_some_and(risky)
     }
 
@@ -88,8 +93,9 @@ impl Pulse {
     /// Takes in what happened.
     pub fn on(&mut self, happened: Happened, now: Instant) -> Advice {
         let mut advice = Advice::default();
-        if happened.sent {
-            self.sent_at = Some(now);
+        if happened.sent > 0 {
+            let before = self.sent.filter(|(at, _)| now < *at + 2 * PAUSE).map_or(0, |(_, bytes)| bytes);
+            self.sent = Some((now, before.saturating_add(happened.sent)));
         }
         if happened.received || (happened.caught_up && self.behind.is_some()) {
             // What was read only now may have come long ago: silence counts from here.
@@ -116,10 +122,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const READ: Happened = Happened { received: true, caught_up: true, sent: false };
-    const IDLE: Happened = Happened { received: false, caught_up: true, sent: false };
-    const FULL: Happened = Happened { received: false, caught_up: false, sent: false };
-    const SENT: Happened = Happened { received: false, caught_up: true, sent: true };
+    const READ: Happened = Happened { received: true, caught_up: true, sent: 0 };
+    const IDLE: Happened = Happened { received: false, caught_up: true, sent: 0 };
+    const FULL: Happened = Happened { received: false, caught_up: false, sent: 0 };
+    const SENT: Happened = Happened { received: false, caught_up: true, sent: 2 * SMALL };
 
     fn flow() -> (Pulse, Instant) {
         let now = Instant::now();
@@ -176,12 +182,14 @@ mod tests {
         pulse.on(FULL, now);
         assert!(pulse.is_strict(now), "at first it would be known");
         assert!(!pulse.is_strict(now + PAUSE));
-        // One that only receives has nothing unacknowledged but its PAUSED.
-        let (mut pulse, now) = flow();
-        pulse.on(SENT, now);
-        let later = now + 3 * PAUSE;
-        pulse.on(FULL, later);
-        assert!(pulse.is_strict(later + 10 * PAUSE));
+        // One that has only asked for what it receives has nothing unacknowledged but its PAUSED.
+        for asked in [Happened { sent: SMALL / 2, ..SENT }, SENT] {
+            let (mut pulse, now) = flow();
+            pulse.on(asked, now);
+            let since = if asked.sent > SMALL { now + 3 * PAUSE } else { now };
+            pulse.on(FULL, since);
+            assert!(pulse.is_strict(since + 10 * PAUSE), "{asked:?}");
+        }
     }
 
     proptest! {
@@ -210,7 +218,7 @@ mod tests {
                                 pulse.peer_paused(paused);
                             }
                         }
-                        let advice = pulse.on(Happened { received, caught_up: reads, sent: true }, now);
+                        let advice = pulse.on(Happened { received, caught_up: reads, sent: 2 * SMALL }, now);
                         prop_assert!(!advice.gone);
                         let said = [(advice.resume, false), (advice.pause, true)];
                         unread[1 - us].extend(said.iter().filter(|(say, _)| *say).map(|(_, paused)| *paused));
