@@ -69,7 +69,7 @@ impl End {
             End::Reset(reason) => record.failed(*reason, "the other gateway reset the flow"),
             End::Refused(reason) => record.failed(*reason, "the other gateway refused the flow"),
             End::Channel(e) | End::Unserved(e) => {
-                record.failed(reason_of(e), format!("the tunnel connection broke: {e}"))
+                record.failed(reason_of(e), format!("the tunnel connection broke: {e}"));
             }
             End::Cut(reason) => record.failed(*reason, "no longer allowed, or shutting down"),
         }
