@@ -106,11 +106,19 @@ struct Idle {
     since: Instant,
 }
 
+/// A flow that waits for a connection.
+struct Waiter {
+    id: WaiterId,
+    deadline: Instant,
+    /// Failures of dials that began before it came: they say nothing of one that begins now.
+    grace: usize,
+}
+
 /// The pool of one Link.
 pub struct PoolState {
     limits: Limits,
     idle: Vec<Idle>,
-    waiting: VecDeque<(WaiterId, Instant)>,
+    waiting: VecDeque<Waiter>,
     dialing: usize,
     epoch: u64,
     addresses: Vec<SocketAddr>,
@@ -148,7 +156,8 @@ impl PoolState {
         match event {
             Event::Lease(waiter) => {
                 self.demand.add(now);
-                self.waiting.push_back((waiter, now + self.limits.patience));
+                let deadline = now + self.limits.patience;
+                self.waiting.push_back(Waiter { id: waiter, deadline, grace: self.dialing });
             }
             Event::Dialed(connection, took) => {
                 self.dialing = self.dialing.saturating_sub(1);
@@ -160,9 +169,15 @@ impl PoolState {
                 self.dialing = self.dialing.saturating_sub(1);
                 self.retry_at = Some(now + self.retry_step.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0));
                 self.retry_step = (self.retry_step * 2).min(self.limits.retry.1);
-                if self.dialing == 0 && self.idle.is_empty() {
-                    actions.extend(self.waiting.drain(..).map(|(waiter, _)| Action::Fail(waiter, reason)));
-                }
+                let none = self.dialing == 0 && self.idle.is_empty();
+                self.waiting.retain_mut(|waiter| {
+                    let fails = none && waiter.grace == 0;
+                    waiter.grace = waiter.grace.saturating_sub(1);
+                    if fails {
+                        actions.push(Action::Fail(waiter.id, reason));
+                    }
+                    !fails
+                });
             }
             Event::Returned(connection) => self.take_in(connection, now, &mut actions),
             Event::Gone(id) => self.idle.retain(|idle| idle.connection.id != id),
@@ -180,7 +195,7 @@ impl PoolState {
 
     /// When to send [`Event::Tick`] if nothing else happens first.
     pub fn wake_at(&self, now: Instant) -> Option<Instant> {
-        let patience = self.waiting.front().map(|(_, deadline)| *deadline);
+        let patience = self.waiting.front().map(|waiter| waiter.deadline);
         let retry = self.retry_at.filter(|_| self.blocked.is_none());
         let oldest = self.idle.iter().map(|idle| idle.connection.born + self.limits.max_age).min();
         let excess = (self.idle.len() > self.limits.min_spares)
@@ -226,15 +241,15 @@ impl PoolState {
 
     /// Gives idle connections to waiters in order, the most recently used (and warmest) first.
     fn serve(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        while let Some((waiter, deadline)) = self.waiting.pop_front() {
-            if now >= deadline {
-                actions.push(Action::Fail(waiter, self.blocked.unwrap_or(Reason::Timeout)));
+        while let Some(waiter) = self.waiting.pop_front() {
+            if now >= waiter.deadline {
+                actions.push(Action::Fail(waiter.id, self.blocked.unwrap_or(Reason::Timeout)));
             } else if let Some(reason) = self.blocked {
-                actions.push(Action::Fail(waiter, reason));
+                actions.push(Action::Fail(waiter.id, reason));
             } else if let Some(idle) = self.idle.pop() {
-                actions.push(Action::Lend(idle.connection.id, waiter));
+                actions.push(Action::Lend(idle.connection.id, waiter.id));
             } else {
-                self.waiting.push_front((waiter, deadline));
+                self.waiting.push_front(waiter);
                 return;
             }
         }

@@ -48,6 +48,17 @@ fn a_flow_fails_with_the_reason_of_the_dial_and_dials_again_at_once() {
 }
 
 #[test]
+fn a_dial_that_began_before_a_flow_came_does_not_fail_it() {
+    let now = Instant::now();
+    let mut pool = PoolState::new(Limits::default(), now);
+    pool.on(peer(1, &[1]), now, 0.5);
+    pool.on(Event::DialFailed(Reason::Refused), now, 0.5);
+    assert_eq!(pool.on(Event::Lease(1), now, 0.5), [], "one dial is under way, and one has just failed");
+    assert_eq!(pool.on(Event::DialFailed(Reason::Refused), now, 0.5), [Action::Dial]);
+    assert_eq!(pool.on(Event::DialFailed(Reason::Refused), now, 0.5), [Action::Fail(1, Reason::Refused)]);
+}
+
+#[test]
 fn connections_of_old_credentials_or_addresses_are_closed_and_not_taken_back() {
     let now = Instant::now();
     let mut pool = PoolState::new(Limits::default(), now);
