@@ -414,11 +414,11 @@ async fn two_gateways_agree_on_a_key_exchange_that_outlasts_quantum_computers() 
 fn ports(pair: &Pair) -> (Vec<u16>, Vec<u16>) {
     let lines = String::from_utf8(pair.east.board.lines().to_vec()).unwrap();
     let events = lines.lines().map(|line| serde_json::from_str(line).unwrap());
-    let ports = events.filter_map(|event| match event {
+    let mut ports = events.filter_map(|event| match event {
         Report::Ports { bound, failed } => Some((bound, failed.iter().map(|one| one.port).collect())),
         _ => None,
     });
-    ports.last().unwrap()
+    ports.next_back().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,15 +8,11 @@ use linkspan_tests::{
     standalone::{Side, Standalone, start_pair},
     tools,
 };
-use std::{
-    fs,
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::{fs, net::SocketAddr, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, Interest},
     net::{TcpListener, TcpStream},
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 const SOON: Duration = Duration::from_secs(60);

@@ -9,13 +9,11 @@ const BLOCK: usize = 256 * 1024;
 
 /// Fills `bytes` with what stream `seed` has from position `at` on.
 fn fill(seed: u64, at: usize, bytes: &mut [u8]) {
-    let mut position = at;
-    for byte in bytes {
+    for (position, byte) in (at..).zip(bytes) {
         let word = (position as u64 / 8 + 1)
             .wrapping_mul(seed.wrapping_mul(2) | 1)
             .wrapping_mul(0x9e37_79b9_7f4a_7c15);
         *byte = (word ^ (word >> 31)).to_le_bytes()[position % 8];
-        position += 1;
     }
 }
 
