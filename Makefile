@@ -41,6 +41,10 @@ bench-mirroring: ## the control plane at scale on two API servers, as root, some
 	cargo build --release -p linkspan-mirror-controller -p link-cli --bins
 	cargo bench -p linkspan-tests --bench mirroring -- $(BENCH_ARGS)
 
+.PHONY: fuzz
+fuzz: ## every parser that faces the network under libFuzzer, FUZZ_SECONDS=60 each
+	@gateway/fuzz/run.sh
+
 .PHONY: demo
 demo: clusters images ## two linked clusters, and a page in one whose backend is in the other
 	@tests/demo/demo.sh

@@ -4,21 +4,19 @@ use crate::{
     admin,
     drain::{self, Drain},
     egress::{self, listeners::Listeners},
-    ingress::{self, accept::accept, connect::Loads},
+    ingress::{self, accept::accept, connect::Backends, gate::Gate, limits::Limits},
     probe::board::Board,
-    record::{Direction, Metrics},
+    record::Metrics,
     source::Tables,
     tunnel::links::{self, Pools},
 };
 use anyhow::anyhow;
-use linkspan_core::{
-    api::names::Target,
-    process::{
-        admin::{Admin, bind, serve},
-        readiness::Readiness,
-        resolver::Names,
-        shutdown::{self, Shutdown},
-    },
+use linkspan_core::process::{
+    admin::{Admin, bind, serve},
+    logging::LogLevel,
+    readiness::Readiness,
+    resolver::Names,
+    shutdown::{self, Shutdown},
 };
 use prometheus_client::registry::Registry;
 use std::{
@@ -41,8 +39,12 @@ pub struct Settings {
     pub egress_addr: IpAddr,
     /// Where the admin page is.
     pub admin_addr: SocketAddr,
+    /// What callers may use.
+    pub limits: Limits,
     /// How the gateway stops.
     pub drain: Drain,
+    /// What is logged, where the process may change it.
+    pub log_level: Option<LogLevel>,
 }
 
 /// A gateway whose sockets are bound and whose parts are not yet running.
@@ -113,14 +115,16 @@ impl App {
                 names,
             },
         ));
-        tasks.spawn(forget_unexported(self.tables.clone(), metrics.clone()));
+        tasks.spawn(ingress::forget::forget(self.tables.clone(), metrics.clone()));
         let called = ingress::serve::Context {
             namespace: self.settings.namespace.clone(),
+            pod_name: self.settings.pod_name.clone(),
             services: self.tables.services.clone(),
             exports: self.tables.exports.subscribe(),
             accounts: self.tables.accounts.clone(),
             credentials: self.tables.credentials.subscribe(),
-            loads: Loads::default(),
+            gate: Gate::new(self.settings.limits, metrics.clone()),
+            backends: Backends::new(metrics.clone()),
             metrics: metrics.clone(),
             leaving: is_closing.clone(),
             stop: is_stopped.clone(),
@@ -165,21 +169,5 @@ fn early(ended: Result<(), tokio::task::JoinError>) -> anyhow::Error {
     match ended {
         Ok(()) => anyhow!("a part of the gateway ended before its time"),
         Err(e) => anyhow!("a part of the gateway failed: {e}"),
-    }
-}
-
-/// Counters of Services that are no longer exported go with them.
-async fn forget_unexported(tables: Tables, metrics: Metrics) {
-    let mut exports = tables.exports.subscribe();
-    while exports.changed().await.is_ok() {
-        metrics.forget(|labels| {
-            let target = Target {
-                host: None,
-                service: labels.service.clone(),
-                namespace: labels.namespace.clone(),
-                port: labels.port,
-            };
-            labels.direction == Direction::inbound && !tables.services.read(|t| t.is_exported(&target))
-        });
     }
 }

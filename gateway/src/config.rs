@@ -1,5 +1,6 @@
 //! Command line of the gateway.
 
+use crate::ingress::limits::Limits;
 use clap::Parser;
 use linkspan_core::{
     api::labels::{ADMIN_PORT, GATEWAY_PORT, NAMESPACE},
@@ -38,6 +39,9 @@ pub struct Args {
     /// Label selector of the namespaces whose Services may be called from outside, e.g. `team in (a,b)`; empty: all.
     #[arg(long, default_value = "", value_name = "SELECTOR")]
     pub export_namespaces: String,
+    /// What callers may use.
+    #[command(flatten)]
+    pub limits: Limits,
     /// Work from this file instead of Kubernetes.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["kubeconfig", "context"])]
     pub config: Option<PathBuf>,
@@ -66,7 +70,11 @@ impl Args {
     }
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
+/// Reads a number of seconds, with or without an `s`.
+///
+/// # Errors
+/// One sentence on what is expected.
+pub fn seconds(text: &str) -> Result<Duration, String> {
     let number = text.strip_suffix('s').unwrap_or(text);
     number
         .parse()
@@ -86,6 +94,7 @@ mod tests {
         assert_eq!(args.listen.to_string(), "[::]:4143");
         assert_eq!(args.admin_addr.to_string(), "[::]:9999");
         assert_eq!(args.drain_timeout, Duration::from_secs(75));
+        assert_eq!(args.limits, Limits::default());
         assert_eq!(seconds("20"), Ok(Duration::from_secs(20)));
         assert!(seconds("soon").is_err());
     }

@@ -12,6 +12,7 @@ pub mod egress;
 pub mod ingress;
 pub mod mtls;
 pub mod probe;
+pub mod rate;
 pub mod record;
 pub mod shared;
 pub mod source;

@@ -4,7 +4,7 @@ use anyhow::{Context, anyhow};
 use clap::Parser;
 use linkspan_core::process::{
     kube_client::{client, config_of_daemon},
-    logging,
+    logging::{self, LogLevel},
     readiness::Readiness,
     shutdown::on_signals,
 };
@@ -20,16 +20,19 @@ use tokio::task::JoinSet;
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    if let Err(problem) = logging::init(&args.log_level, args.log_format) {
-        eprintln!("linkspan-gateway: {problem}");
-        return ExitCode::from(2);
-    }
+    let log_level = match logging::init(&args.log_level, args.log_format) {
+        Ok(level) => level,
+        Err(problem) => {
+            eprintln!("linkspan-gateway: {problem}");
+            return ExitCode::from(2);
+        }
+    };
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Err(error) => {
             tracing::error!(%error, "the runtime cannot start");
             ExitCode::FAILURE
         }
-        Ok(runtime) => match runtime.block_on(run(args)) {
+        Ok(runtime) => match runtime.block_on(run(args, log_level)) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 tracing::error!("{error:#}");
@@ -39,7 +42,7 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(args: Args) -> anyhow::Result<()> {
+async fn run(args: Args, log_level: LogLevel) -> anyhow::Result<()> {
     system::check();
     // The Kubernetes client takes the process's default; ours is the same.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -52,7 +55,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
         Some(path) => {
             // No slice sends anybody here, so there is nobody to wait for.
             drain.linger = Duration::ZERO;
-            file::load(path)?.publish(&tables);
+            tasks.spawn(file::start(path, tables.clone())?);
         }
         None => {
             let client = client(config_of_daemon(&args.connect_options()).await?)?;
@@ -68,7 +71,9 @@ async fn run(args: Args) -> anyhow::Result<()> {
         listen: args.listen,
         egress_addr: args.egress_addr,
         admin_addr: args.admin_addr,
+        limits: args.limits,
         drain,
+        log_level: Some(log_level),
     };
     let app = App::bind(settings, tables, readiness).await?;
     tracing::info!(tunnel = %app.tunnel_address()?, admin = %app.admin_address()?, "listening");

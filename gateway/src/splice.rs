@@ -15,21 +15,12 @@ mod flow;
 
 use crate::{
     mtls::verify::reason_of,
-    record::Record,
+    record::{Record, Traffic},
     splice::flow::Flow,
     tunnel::channel::{Channel, broken},
 };
 use linkspan_core::api::reason::Reason;
-use std::{
-    future::poll_fn,
-    io,
-    pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    task::Poll,
-};
+use std::{future::poll_fn, io, pin::pin, sync::Arc, task::Poll};
 use tokio::net::TcpStream;
 
 /// Which end of the tunnel this is.
@@ -76,15 +67,6 @@ impl End {
     }
 }
 
-/// Bytes carried so far.
-#[derive(Debug, Default)]
-pub struct Traffic {
-    /// From the plain side into the channel.
-    pub up: AtomicU64,
-    /// From the channel to the plain side.
-    pub down: AtomicU64,
-}
-
 /// Carries the flow `generation` until it ends, or until `cut` completes.
 pub async fn splice(
     channel: &mut Channel,
@@ -121,5 +103,5 @@ pub async fn splice(
 /// Whether a flow that was never answered can begin again elsewhere: the other gateway ended the connection in order,
 /// which it never does once it has taken a flow; or it got nothing that could have had an effect.
 fn may_repeat(channel: &Channel, traffic: &Traffic) -> bool {
-    channel.was_closed() || traffic.up.load(Ordering::Relaxed) == 0
+    channel.was_closed() || traffic.bytes().0 == 0
 }

@@ -241,8 +241,9 @@ async fn what_is_not_exported_is_refused_within_a_second() {
     assert!(began.elapsed() < Duration::from_millis(1500), "{:?}", began.elapsed());
     // A connection that is reset at once may look refused to the client, which then makes another: both are counted.
     let counted = async || {
-        let inbound = "linkspan_denied_total{direction=\"inbound\",link=\"east\",reason=\"not-exported\"}";
-        let outbound = "linkspan_denied_total{direction=\"outbound\",link=\"west\",reason=\"not-exported\"}";
+        // West names no Service that it does not export.
+        let inbound = "linkspan_denied_total{direction=\"inbound\",link=\"east\",namespace=\"\",service=\"\",port=\"0\",reason=\"not-exported\"}";
+        let outbound = "linkspan_denied_total{direction=\"outbound\",link=\"west\",namespace=\"default\",service=\"hidden\",port=\"8080\",reason=\"not-exported\"}";
         let (west, east) = (admin(&pair.west, "/metrics").await, admin(&pair.east, "/metrics").await);
         (metric(&west, inbound), metric(&east, outbound))
     };

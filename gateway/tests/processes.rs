@@ -5,63 +5,18 @@
     reason = "tests fail by panics and wait by the real clock"
 )]
 
+#[path = "support/process.rs"]
+mod process;
 #[path = "support/mod.rs"]
 mod support;
 
+use process::{Process, exchange, own_host, until};
 use std::{
     io::{Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
-    process::{Child, Command},
-    time::{Duration, Instant},
+    net::TcpListener,
+    process::Command,
 };
 use support::{certs::Authority, files::Files};
-
-const DEADLINE: Duration = Duration::from_secs(60);
-
-/// A gateway process, killed when the test ends.
-struct Process(Child);
-
-impl Process {
-    fn start(files: &Files, host: &str, config: &str) -> Self {
-        let path = files.write("gateway.yaml", config);
-        let child = Command::new(env!("CARGO_BIN_EXE_linkspan-gateway"))
-            .args(["--listen", &format!("{host}:4143"), "--admin-addr", &format!("{host}:9999")])
-            .args(["--egress-addr", host, "--config"])
-            .arg(path)
-            .spawn()
-            .unwrap();
-        Self(child)
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Tries until it works; each failure is kept for the message.
-fn until<T>(mut attempt: impl FnMut() -> Result<T, String>) -> T {
-    let began = Instant::now();
-    loop {
-        match attempt() {
-            Ok(value) => return value,
-            Err(e) => assert!(began.elapsed() < DEADLINE, "last: {e}"),
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
-fn exchange(address: SocketAddr) -> Result<String, String> {
-    let mut tcp = TcpStream::connect(address).map_err(|e| e.to_string())?;
-    tcp.set_read_timeout(Some(Duration::from_secs(5))).map_err(|e| e.to_string())?;
-    tcp.write_all(b"ping").map_err(|e| e.to_string())?;
-    tcp.shutdown(std::net::Shutdown::Write).map_err(|e| e.to_string())?;
-    let mut answer = String::new();
-    tcp.read_to_string(&mut answer).map_err(|e| e.to_string())?;
-    Ok(answer)
-}
 
 #[test]
 fn a_flow_crosses_two_processes_and_a_signal_ends_them_in_order() {
@@ -87,8 +42,7 @@ fn a_flow_crosses_two_processes_and_a_signal_ends_them_in_order() {
             tcp.write_all(format!("west heard {text}").as_bytes()).unwrap();
         }
     });
-    let [a, b] = (std::process::id() as u16).to_be_bytes();
-    let (east_host, west_host) = (format!("127.{}.{b}.201", a | 1), format!("127.{}.{b}.202", a | 1));
+    let (east_host, west_host) = (own_host(), own_host());
     let server = "server: { certificate: server.crt, key: server.key, bundle: own-ca.crt }";
     let mut west = Process::start(
         &west_files,
@@ -108,14 +62,12 @@ fn a_flow_crosses_two_processes_and_a_signal_ends_them_in_order() {
              listeners: [{{ port: 10007, peer: west, target: \"api.default:8080\" }}]\n"
         ),
     );
-    let port: SocketAddr = format!("{east_host}:10007").parse().unwrap();
-    let answer =
-        until(|| exchange(port).and_then(|a| if a.is_empty() { Err("empty".into()) } else { Ok(a) }));
+    let answer = until(|| exchange(east.at(10_007)));
     assert_eq!(answer, "west heard ping");
     for process in [&mut east, &mut west] {
-        let pid = process.0.id().to_string();
+        let pid = process.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-        let status = until(|| process.0.try_wait().unwrap().ok_or_else(|| "still running".to_owned()));
+        let status = until(|| process.child.try_wait().unwrap().ok_or_else(|| "still running".to_owned()));
         assert!(status.success(), "{status}");
     }
 }

@@ -16,7 +16,9 @@ reach() {
 while read -r file; do
   is_root[$file]=1
   reach "$file"
-done < <(cargo metadata --no-deps --offline --format-version 1 | grep -o '"src_path":"[^"]*"' | cut -d '"' -f 4 | sed "s|^$REPO/||")
+done < <(for manifest in Cargo.toml gateway/fuzz/Cargo.toml; do
+  cargo metadata --no-deps --offline --format-version 1 --manifest-path "$manifest"
+done | grep -o '"src_path":"[^"]*"' | cut -d '"' -f 4 | sed "s|^$REPO/||")
 
 while ((${#queue[@]} > 0)); do
   file=${queue[0]}

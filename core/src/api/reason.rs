@@ -35,11 +35,13 @@ pub enum Reason {
     Protocol,
     /// Anything else: the log line has the details.
     Internal,
+    /// More at once, or more often, than one caller may.
+    Limit,
 }
 
 impl Reason {
     /// Every reason, in the order of their codes.
-    pub const ALL: [Reason; 14] = [
+    pub const ALL: [Reason; 15] = [
         Reason::Dns,
         Reason::Refused,
         Reason::Timeout,
@@ -54,6 +56,7 @@ impl Reason {
         Reason::Draining,
         Reason::Protocol,
         Reason::Internal,
+        Reason::Limit,
     ];
 
     /// The word used in logs, metrics, status and output.
@@ -73,6 +76,7 @@ impl Reason {
             Reason::Draining => "draining",
             Reason::Protocol => "protocol",
             Reason::Internal => "internal",
+            Reason::Limit => "limit",
         }
     }
 
@@ -121,6 +125,9 @@ impl Reason {
                 "the two gateways do not speak the same tunnel protocol: check their versions"
             }
             Reason::Internal => "see the gateway's log",
+            Reason::Limit => {
+                "the target gateway allows one caller no more: see its flags --max-flows-per-peer and --handshake-rate-per-address"
+            }
         }
     }
 }

@@ -31,6 +31,10 @@ pub type Body = UnsyncBoxBody<Bytes, Infallible>;
 /// A part's own routes: an answer, or `None` for a path it does not know.
 pub type Routes = Arc<dyn Fn(&Request<Incoming>) -> Option<Response<Body>> + Send + Sync>;
 
+/// Who asks: an extension of each request that [`Routes`] see.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientAddress(pub SocketAddr);
+
 /// Connections served at once; more wait in the system's queue.
 const MAX_CONNECTIONS: usize = 128;
 /// Longest time a client may take to send a request's head.
@@ -96,10 +100,10 @@ pub async fn serve(listener: TcpListener, admin: Admin, shutdown: Shutdown) {
             _ = connections.join_next(), if !connections.is_empty() => continue,
             accepted = async { (slot.await, listener.accept().await) } => accepted,
         };
-        if let (Ok(slot), Ok((stream, _))) = accepted {
+        if let (Ok(slot), Ok((stream, from))) = accepted {
             let admin = admin.clone();
             connections.spawn(async move {
-                serve_connection(stream, admin).await;
+                serve_connection(stream, from, admin).await;
                 drop(slot);
             });
         } else {
@@ -109,8 +113,9 @@ pub async fn serve(listener: TcpListener, admin: Admin, shutdown: Shutdown) {
     }
 }
 
-async fn serve_connection(stream: TcpStream, admin: Admin) {
-    let service = service_fn(move |request| {
+async fn serve_connection(stream: TcpStream, from: SocketAddr, admin: Admin) {
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(ClientAddress(from));
         let admin = admin.clone();
         async move { Ok::<_, Infallible>(respond(&request, &admin)) }
     });

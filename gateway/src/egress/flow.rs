@@ -21,7 +21,7 @@ use std::{
     cell::RefCell,
     io::{self, Read},
     net::IpAddr,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
 };
 use tokio::{
     net::TcpStream,
@@ -77,9 +77,9 @@ pub async fn carry(local: TcpStream, from: IpAddr, route: &Route, context: &Cont
     };
     if let Some(reason) = failure
         && route.http
-        && record.traffic().down.load(Ordering::Relaxed) == 0
+        && record.traffic().bytes().1 == 0
     {
-        let asked = record.traffic().up.load(Ordering::Relaxed) > 0;
+        let asked = record.traffic().bytes().0 > 0;
         http_answer::answer(&local, asked, reason).await;
     }
 }
@@ -107,11 +107,14 @@ async fn try_carry(
     let mut first = None;
     loop {
         let mut leased = lease(&pool, until).await?;
-        let first = first.get_or_insert_with(|| first_bytes(local));
+        let first = first.get_or_insert_with(|| {
+            let first = first_bytes(local);
+            record.traffic().add_up(first.read);
+            first
+        });
         open.generation = leased.channel.next_generation();
         leased.channel.queue(&Frame::Open(open.clone())).map_err(|e| internal(&e))?;
         leased.channel.queue_encoded(&first.frame);
-        record.traffic().up.store(first.read as u64, Ordering::Relaxed);
         let stop = async {
             context.stop.started().await;
             Reason::Draining
@@ -122,7 +125,7 @@ async fn try_carry(
             // Failing means that the client is gone already.
             let _ = SockRef::from(&**local).set_linger(None);
         }
-        let sent = record.traffic().up.load(Ordering::Relaxed);
+        let sent = record.traffic().bytes().0;
         let again = matches!(end, End::Unserved(_)) && sent == first.read as u64 && Instant::now() < until;
         if settle(channel, open.generation, Role::Caller, &end).await {
             leased.give_back();

@@ -1,12 +1,16 @@
 //! Accepts tunnel connections: TCP, TLS with the newest credentials, who is it, then `serve`.
 
 use crate::{
-    ingress::serve::{Context, serve},
+    ingress::{
+        gate::Handshake,
+        limits::Beyond,
+        serve::{Context, serve},
+    },
     mtls::{
         peer::{self, Peer},
         verify::reason_of,
     },
-    record::Direction,
+    record::{Direction, FlowLabels},
     tunnel::{channel::Channel, handshake, socket},
 };
 use linkspan_core::api::reason::Reason;
@@ -15,11 +19,9 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
-/// Handshakes in flight; more wait in the system's queue.
-const HANDSHAKES: usize = 256;
 /// Longest time a handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause when the system cannot give another connection.
@@ -27,18 +29,26 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// Accepts until all flows must end; then returns once every connection has.
 pub async fn accept(listener: TcpListener, context: Context) {
-    let slots = Arc::new(Semaphore::new(HANDSHAKES));
+    let slots = Arc::new(Semaphore::new(context.gate.limits.max_handshakes));
     let mut connections = JoinSet::new();
     loop {
         let slot = slots.clone().acquire_owned();
+        let next = async {
+            context.gate.open().await;
+            (slot.await, listener.accept().await)
+        };
         tokio::select! {
             () = context.stop.started() => break,
             Some(ended) = connections.join_next(), if !connections.is_empty() => report(ended),
-            accepted = async { (slot.await, listener.accept().await) } => match accepted {
-                (Ok(slot), Ok((tcp, from))) => {
-                    let context = context.clone();
-                    connections.spawn(async move { connection(tcp, from, slot, &context).await });
-                }
+            accepted = next => match accepted {
+                (Ok(slot), Ok((tcp, from))) => match context.gate.arrive(from.ip()) {
+                    Ok(handshake) => {
+                        let context = context.clone();
+                        let held = (slot, handshake);
+                        connections.spawn(async move { connection(tcp, from, held, &context).await });
+                    }
+                    Err(limit) => turn_away(&tcp, from, limit, &context),
+                },
                 (_, accepted) => {
                     if let Err(error) = accepted {
                         tracing::warn!(%error, "cannot accept a tunnel connection; trying again");
@@ -59,33 +69,66 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
     }
 }
 
-async fn connection(tcp: TcpStream, from: SocketAddr, slot: OwnedSemaphorePermit, context: &Context) {
-    let (channel, caller) = match timeout(HANDSHAKE_TIMEOUT, Box::pin(handshake(tcp, from, context))).await {
-        Ok(Ok(met)) => met,
-        Ok(Err(error)) => {
-            context.metrics.denied(Direction::inbound, "", reason_of(&error));
-            tracing::debug!(%from, %error, "tunnel connection refused");
-            return;
-        }
-        Err(_) => {
-            context.metrics.denied(Direction::inbound, "", Reason::Timeout);
-            tracing::debug!(%from, "tunnel connection dropped: its handshake took too long");
+fn turn_away(tcp: &TcpStream, from: SocketAddr, limit: Beyond, context: &Context) {
+    socket::reset(tcp);
+    let detail = format!("a connection from {from} was reset: more than {} allows", limit.as_str());
+    context.metrics.denied(&FlowLabels::nowhere(Direction::inbound, ""), Reason::Limit, "", &detail);
+}
+
+async fn connection(
+    tcp: TcpStream,
+    from: SocketAddr,
+    held: (OwnedSemaphorePermit, Handshake),
+    context: &Context,
+) {
+    let began = Instant::now();
+    let shaken = timeout(HANDSHAKE_TIMEOUT, Box::pin(handshake(tcp, from, context))).await;
+    drop(held);
+    let refused = match &shaken {
+        Ok(Ok(Some(_))) => None,
+        // Load balancers ask in this way whether somebody listens.
+        Ok(Ok(None)) => return,
+        Ok(Err(error)) => Some((reason_of(error), error.to_string())),
+        Err(_) => Some((Reason::Timeout, "it took too long".to_owned())),
+    };
+    let outcome = refused.as_ref().map_or(Ok(began.elapsed()), |(reason, _)| Err(*reason));
+    context.metrics.shook_hands(outcome);
+    if let Some((reason, cause)) = refused {
+        let detail = format!("the handshake of {from} failed: {cause}");
+        context.metrics.denied(&FlowLabels::nowhere(Direction::inbound, ""), reason, "", &detail);
+        return;
+    }
+    let Ok(Ok(Some((channel, peer)))) = shaken else { return };
+    let account = peer.identity.service_account.clone();
+    let connected = match context.gate.connect(&account, context.may_call(&peer).is_ok()) {
+        Ok(connected) => connected,
+        Err(limit) => {
+            let detail = format!("a connection of account {account:?}: more than {} allows", limit.as_str());
+            let labels = FlowLabels::nowhere(Direction::inbound, "");
+            context.metrics.denied(&labels, Reason::Limit, "", &detail);
+            channel.abort();
             return;
         }
     };
-    drop(slot);
-    let account = caller.identity.service_account.clone();
-    if let Err(error) = serve(channel, caller, context).await {
+    if let Err(error) = serve(channel, peer, connected, context).await {
         tracing::debug!(%from, account, %error, "tunnel connection ended");
     }
 }
 
-async fn handshake(tcp: TcpStream, from: SocketAddr, context: &Context) -> io::Result<(Channel, Peer)> {
+/// Learns who is at the other end; `None` when that ends the connection without a word.
+async fn handshake(
+    tcp: TcpStream,
+    from: SocketAddr,
+    context: &Context,
+) -> io::Result<Option<(Channel, Peer)>> {
     socket::prepare_tunnel(&tcp)?;
+    if matches!(tcp.peek(&mut [0]).await, Ok(0) | Err(_)) {
+        return Ok(None);
+    }
     let config = context.credentials.borrow().server.as_ref().map(|server| server.config.clone());
     let config = config.ok_or_else(|| io::Error::other("there is no server certificate yet"))?;
     let channel = handshake::accept(tcp, config, from).await?;
     let leaf = channel.peer_certificates().first();
-    let caller = peer::read(leaf.map(AsRef::as_ref).unwrap_or_default()).map_err(io::Error::other)?;
-    Ok((channel, caller))
+    let peer = peer::read(leaf.map(AsRef::as_ref).unwrap_or_default()).map_err(io::Error::other)?;
+    Ok(Some((channel, peer)))
 }

@@ -4,7 +4,13 @@
 pub mod accept;
 pub mod account_table;
 pub mod authorize;
+pub mod caller;
 pub mod choose;
 pub mod connect;
+pub mod ejection;
+pub mod forget;
+pub mod gate;
+pub mod limits;
+pub mod rules;
 pub mod serve;
 pub mod service_table;

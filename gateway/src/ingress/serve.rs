@@ -3,12 +3,14 @@
 use crate::{
     ingress::{
         account_table::AccountTable,
-        authorize::{Policy, authorize, authorize_caller},
-        connect::{Loads, connect},
+        authorize::{Policy, Question, authorize, authorize_peer},
+        caller::Caller,
+        connect::{Backends, connect},
+        gate::{Connected, Gate},
         service_table::ServiceTable,
     },
     mtls::{credentials::Credentials, peer::Peer},
-    record::{Direction, FlowLabels, Metrics, Record},
+    record::{Direction, FlowLabels, Metrics, Record, Traffic},
     shared::Shared,
     splice::{End, Role, splice},
     tunnel::{channel::Channel, settle::settle, socket},
@@ -18,14 +20,24 @@ use linkspan_core::{
     api::{labels::GATEWAY, reason::Reason},
     process::shutdown::Shutdown,
 };
-use std::{io, sync::Arc};
-use tokio::sync::watch;
+use std::{io, sync::Arc, time::Duration};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+
+/// Longest time a peer may take to read an answer to its PING.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Most bytes between two flows: what was under way when a flow ended here first, and never as much.
+const LEFTOVER: usize = 64 * 1024 * 1024;
 
 /// What serving needs to know and to tell.
 #[derive(Clone)]
 pub struct Context {
     /// Namespace of this installation.
     pub namespace: String,
+    /// Name of this pod; empty outside of Kubernetes.
+    pub pod_name: String,
     /// Exports and endpoints.
     pub services: Arc<Shared<ServiceTable>>,
     /// Counts changes of the exports alone, so that live flows are asked about no more often than needed.
@@ -34,8 +46,10 @@ pub struct Context {
     pub accounts: Arc<Shared<AccountTable>>,
     /// Ourselves, and whom we deny.
     pub credentials: watch::Receiver<Arc<Credentials>>,
-    /// Open flows by endpoint.
-    pub loads: Loads,
+    /// What callers may use.
+    pub gate: Gate,
+    /// Endpoints as they behave.
+    pub backends: Backends,
     /// What is counted.
     pub metrics: Metrics,
     /// From when on callers are asked to go elsewhere.
@@ -45,29 +59,29 @@ pub struct Context {
 }
 
 impl Context {
-    fn policy<A>(&self, question: impl FnOnce(&Policy<'_>) -> A) -> A {
+    /// Whether `peer` may use this gateway at all.
+    pub(super) fn may_call(&self, peer: &Peer) -> Result<(), Reason> {
         let credentials = self.credentials.borrow().clone();
+        self.accounts.read(|accounts| authorize_peer(peer, &self.namespace, accounts, &credentials.denied))
+    }
+
+    fn may_open(&self, peer: &Peer, caller: &Caller, open: &Open) -> Result<(), Reason> {
+        let credentials = self.credentials.borrow().clone();
+        let question = Question { peer, caller, target: &open.target, hops: open.hops };
         self.accounts.read(|accounts| {
-            question(&Policy { namespace: &self.namespace, accounts, denied: &credentials.denied })
-        })
-    }
-
-    fn may_call(&self, caller: &Peer) -> Result<(), Reason> {
-        self.policy(|policy| authorize_caller(caller, policy))
-    }
-
-    fn may_open(&self, caller: &Peer, open: &Open) -> Result<(), Reason> {
-        self.policy(|policy| {
-            self.services.read(|services| authorize(caller, &open.target, open.hops, policy, services))
+            self.services.read(|services| {
+                let (namespace, denied) = (self.namespace.as_str(), &credentials.denied);
+                authorize(&question, &Policy { namespace, accounts, denied, services, rules: &[] })
+            })
         })
     }
 
     /// Completes with the reason when `open` is no longer allowed, or when all flows must end.
-    async fn denied(&self, caller: &Peer, open: &Open) -> Reason {
+    async fn denied(&self, peer: &Peer, caller: &Caller, open: &Open) -> Reason {
         let (mut exports, mut accounts) = (self.exports.clone(), self.accounts.subscribe());
         let mut credentials = self.credentials.clone();
         loop {
-            if let Err(reason) = self.may_open(caller, open) {
+            if let Err(reason) = self.may_open(peer, caller, open) {
                 return reason;
             }
             // A sender that is gone means that the process is ending.
@@ -79,14 +93,32 @@ impl Context {
             }
         }
     }
+
+    /// Labels of what `peer` is denied. Neither an account that does not live nor a Service that is not exported is
+    /// named: callers cannot make up labels.
+    fn labels(&self, peer: &Peer, open: Option<&Open>) -> FlowLabels {
+        let account = if self.may_call(peer).is_ok() { &peer.identity.service_account } else { "" };
+        match open {
+            Some(open) if self.services.read(|services| services.is_exported(&open.target)) => {
+                FlowLabels::new(Direction::inbound, account, &open.target)
+            }
+            _ => FlowLabels::nowhere(Direction::inbound, account),
+        }
+    }
 }
 
 /// Serves one connection until its end.
 ///
 /// # Errors
 /// When it ended otherwise than by the caller closing it between flows.
-pub async fn serve(mut channel: Channel, caller: Peer, context: &Context) -> io::Result<()> {
+pub async fn serve(
+    mut channel: Channel,
+    peer: Peer,
+    connected: Connected,
+    context: &Context,
+) -> io::Result<()> {
     let mut told_to_leave = false;
+    let mut leftover = 0;
     loop {
         let event = tokio::select! {
             biased;
@@ -98,56 +130,92 @@ pub async fn serve(mut channel: Channel, caller: Peer, context: &Context) -> io:
             () = context.leaving.started(), if !told_to_leave => {
                 told_to_leave = true;
                 channel.queue(&Frame::GoAway)?;
-                channel.flush().await?;
+                timeout(ANSWER_TIMEOUT, channel.flush()).await??;
                 continue;
             }
             event = channel.event() => match event {
                 Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
                 other => other?,
             },
+            () = idle_time(context.gate.limits.idle_timeout) => return Ok(()),
         };
         match event {
             Event::Frame(Frame::Open(open)) => {
-                if !flow(&mut channel, &caller, open, context).await {
+                if !flow(&mut channel, &peer, &connected, open, context).await {
                     channel.abort();
                     return Ok(());
                 }
+                leftover = 0;
             }
-            Event::Frame(Frame::Ping { token }) => answer(&mut channel, &caller, token, context).await?,
+            Event::Frame(Frame::Ping { token }) => {
+                if !timeout(ANSWER_TIMEOUT, answer(&mut channel, &peer, token, context)).await?? {
+                    return Ok(());
+                }
+            }
             // What is left of a flow that ended here first.
-            Event::Data(_) | Event::Frame(_) => {}
+            Event::Data(data) => {
+                leftover += data.len();
+                if leftover > LEFTOVER {
+                    channel.abort();
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, "data without a flow"));
+                }
+            }
+            Event::Frame(_) => {}
         }
     }
 }
 
-async fn answer(channel: &mut Channel, caller: &Peer, token: u64, context: &Context) -> io::Result<()> {
+/// Answers a PING. Whether the connection is of use.
+async fn answer(channel: &mut Channel, peer: &Peer, token: u64, context: &Context) -> io::Result<bool> {
     let identity = context.credentials.borrow().server.as_ref().map(|s| s.identity.to_string());
-    match (context.may_call(caller), identity) {
-        (Ok(()), Some(identity)) => channel.queue(&Frame::Pong { token, identity })?,
-        (allowed, _) => {
-            let reason = allowed.err().unwrap_or(Reason::NoCredentials);
-            context.metrics.denied(Direction::inbound, &caller.identity.service_account, reason);
-            channel.queue(&Frame::Refused { generation: 0, reason })?;
+    let refused = match (context.may_call(peer), identity) {
+        (Ok(()), Some(identity)) => {
+            channel.queue(&Frame::Pong { token, identity })?;
+            None
         }
+        (allowed, _) => Some(allowed.err().unwrap_or(Reason::NoCredentials)),
+    };
+    if let Some(reason) = refused {
+        let detail =
+            format!("the account {:?} or its certificate may not call", peer.identity.service_account);
+        context.metrics.denied(&context.labels(peer, None), reason, "", &detail);
+        channel.queue(&Frame::Refused { generation: 0, reason })?;
     }
-    channel.flush().await
+    channel.flush().await?;
+    Ok(refused.is_none())
 }
 
 /// Carries one flow. Whether the connection can carry another.
-async fn flow(channel: &mut Channel, caller: &Peer, open: Open, context: &Context) -> bool {
-    let account = &caller.identity.service_account;
-    if let Err(reason) = context.may_open(caller, &open) {
-        context.metrics.denied(Direction::inbound, account, reason);
-        tracing::debug!(account, target = %open.target, caller = open.baggage, %reason, "flow denied");
-        return refuse(channel, open.generation, reason).await;
-    }
-    let labels = FlowLabels::new(Direction::inbound, account, &open.target);
-    let mut record = Record::open(&context.metrics, labels, open.baggage.clone());
-    let endpoints = context.services.read(|services| {
-        let never = services.addresses_of(&context.namespace, GATEWAY);
-        services.endpoints(&open.target, &never)
+async fn flow(
+    channel: &mut Channel,
+    peer: &Peer,
+    connected: &Connected,
+    mut open: Open,
+    context: &Context,
+) -> bool {
+    // Not kept for as long as the flow lasts: a caller may fill it.
+    let caller = Caller::parse(&std::mem::take(&mut open.baggage));
+    let allowed = context.may_open(peer, &caller, &open).map_err(|reason| (reason, String::new()));
+    let counted = allowed.and_then(|()| {
+        connected.open().map_err(|limit| (Reason::Limit, format!("more than {} allows", limit.as_str())))
     });
-    let (local, _load) = match connect(endpoints, &context.loads).await {
+    let _counted = match counted {
+        Ok(counted) => counted,
+        Err((reason, detail)) => {
+            let labels = context.labels(peer, Some(&open));
+            let asked = if detail.is_empty() { format!("asked for {}", open.target) } else { detail };
+            context.metrics.denied(&labels, reason, &caller.to_string(), &asked);
+            return refuse(channel, open.generation, reason).await;
+        }
+    };
+    let labels = FlowLabels::new(Direction::inbound, &peer.identity.service_account, &open.target);
+    let mut record = Record::open(&context.metrics, labels, caller.to_string());
+    let candidates = context.services.read(|services| {
+        let never = services.addresses_of(&context.namespace, GATEWAY);
+        let zone = services.zone_of(&context.namespace, GATEWAY, &context.pod_name);
+        services.endpoints(&open.target, &never, zone)
+    });
+    let (local, _load) = match connect(candidates, &context.backends, || record.retried()).await {
         Ok(connected) => connected,
         Err((reason, detail)) => {
             record.failed(reason, detail);
@@ -158,8 +226,13 @@ async fn flow(channel: &mut Channel, caller: &Peer, open: Open, context: &Contex
         return false;
     }
     let local = Arc::new(local);
-    let denied = context.denied(caller, &open);
-    let end = splice(channel, local.clone(), open.generation, Role::Called, record.traffic(), denied).await;
+    let cut = async {
+        tokio::select! {
+            reason = context.denied(peer, &caller, &open) => reason,
+            () = idle(record.traffic(), context.gate.limits.idle_timeout) => Reason::Timeout,
+        }
+    };
+    let end = splice(channel, local.clone(), open.generation, Role::Called, record.traffic(), cut).await;
     if !matches!(end, End::Finished) {
         socket::reset(&local);
     }
@@ -171,4 +244,52 @@ async fn flow(channel: &mut Channel, caller: &Peer, open: Open, context: &Contex
 async fn refuse(channel: &mut Channel, generation: u32, reason: Reason) -> bool {
     let refused = channel.queue(&Frame::Refused { generation, reason });
     refused.is_ok() && settle(channel, generation, Role::Called, &End::Refused(reason)).await
+}
+
+/// Completes after `longest`; zero: never.
+async fn idle_time(longest: Duration) {
+    if longest.is_zero() {
+        std::future::pending::<()>().await;
+    } else {
+        sleep(longest).await;
+    }
+}
+
+/// Completes when nothing has passed for `longest`, at most a quarter of it later; zero: never.
+async fn idle(traffic: &Traffic, longest: Duration) {
+    let (mut before, mut quarters) = (traffic.bytes(), 0);
+    while quarters < 4 {
+        idle_time(longest / 4).await;
+        let now = traffic.bytes();
+        quarters = if now == before { quarters + 1 } else { 0 };
+        before = now;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::Instant;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flow_is_idle_an_hour_after_its_last_byte_and_not_before() {
+        let (traffic, hour) = (Traffic::default(), Duration::from_secs(3600));
+        let began = Instant::now();
+        let last = Duration::from_secs(5000);
+        let bytes = async {
+            for minute in 0..=(last.as_secs() / 60) {
+                tokio::time::sleep_until(began + Duration::from_secs(60 * minute)).await;
+                traffic.add_down(1);
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = idle(&traffic, hour) => {}
+            () = bytes => {}
+        }
+        let ended = began.elapsed();
+        assert!(ended >= last + hour - Duration::from_secs(60) && ended <= last + hour * 5 / 4, "{ended:?}");
+        let forever = timeout(Duration::from_secs(1_000_000), idle(&traffic, Duration::ZERO)).await;
+        assert!(forever.is_err());
+    }
 }

@@ -1,5 +1,6 @@
 //! What this cluster exports, and where its endpoints are. Pure.
 
+use crate::ingress::choose::Candidate;
 use linkspan_core::api::names::Target;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -35,6 +36,8 @@ pub struct SliceRow {
     pub ports: Vec<(String, u16)>,
     /// Endpoints.
     pub endpoints: Vec<Endpoint>,
+    /// The zone each pod is in, by its name; read from the slices of the gateways themselves only.
+    pub zones: BTreeMap<String, String>,
 }
 
 /// One endpoint of a slice.
@@ -48,6 +51,8 @@ pub struct Endpoint {
     pub ready: bool,
     /// Would take traffic though it is ending.
     pub serving_while_terminating: bool,
+    /// Zones whose callers it is meant for; empty where slices give no hints.
+    pub for_zones: Vec<String>,
 }
 
 /// Exported Services and all slices of this cluster that are not ours.
@@ -136,8 +141,9 @@ impl ServiceTable {
         !ports.is_empty() && target.host.as_ref().is_none_or(pod_exists)
     }
 
-    /// Addresses that take traffic for `target`, which is exported; none of them in `never`.
-    pub fn endpoints(&self, target: &Target, never: &BTreeSet<IpAddr>) -> Vec<SocketAddr> {
+    /// Endpoints that take traffic for `target`, which is exported; none of them in `never`. Those that are meant for
+    /// the zone `zone` are near.
+    pub fn endpoints(&self, target: &Target, never: &BTreeSet<IpAddr>, zone: Option<&str>) -> Vec<Candidate> {
         let Some((row, names)) = self.exported_ports(target) else { return Vec::new() };
         let mut ready = Vec::new();
         let mut last_resort = Vec::new();
@@ -148,11 +154,12 @@ impl ServiceTable {
                     if !asked_for || never.contains(&endpoint.ip) {
                         continue;
                     }
-                    let address = SocketAddr::new(endpoint.ip, *port);
+                    let near = zone.is_some_and(|zone| endpoint.for_zones.iter().any(|z| z == zone));
+                    let candidate = Candidate { address: SocketAddr::new(endpoint.ip, *port), near };
                     if endpoint.ready || row.publish_not_ready {
-                        ready.push(address);
+                        ready.push(candidate);
                     } else if endpoint.serving_while_terminating {
-                        last_resort.push(address);
+                        last_resort.push(candidate);
                     }
                 }
             }
@@ -160,8 +167,13 @@ impl ServiceTable {
         // When all terminate, those that still serve are used, as kube-proxy does.
         let mut found = if ready.is_empty() { last_resort } else { ready };
         found.sort_unstable();
-        found.dedup();
+        found.dedup_by_key(|candidate| candidate.address);
         found
+    }
+
+    /// The zone that the pod `pod` of a Service is in, where its slices say so.
+    pub fn zone_of(&self, namespace: &str, service: &str, pod: &str) -> Option<&str> {
+        self.slices_of(namespace, service).find_map(|slice| slice.zones.get(pod)).map(String::as_str)
     }
 
     /// Addresses of all endpoints of a Service, exported or not.
@@ -206,14 +218,15 @@ mod tests {
     use super::*;
 
     fn endpoint(ip: [u8; 4], ready: bool, serving_while_terminating: bool) -> Endpoint {
-        Endpoint { ip: IpAddr::from(ip), hostname: None, ready, serving_while_terminating }
+        let (ip, hostname, for_zones) = (IpAddr::from(ip), None, Vec::new());
+        Endpoint { ip, hostname, ready, serving_while_terminating, for_zones }
     }
 
     fn table(row: ServiceRow, endpoints: Vec<Endpoint>) -> ServiceTable {
         let mut table = ServiceTable::default();
         table.set_service("default", "web", Some(row));
         let ports = vec![("http".to_owned(), 80), ("admin".to_owned(), 9000)];
-        let slice = SliceRow { service: "web".to_owned(), ports, endpoints };
+        let slice = SliceRow { service: "web".to_owned(), ports, endpoints, ..SliceRow::default() };
         table.set_slice("default", "web-1", Some(slice));
         table
     }
@@ -225,7 +238,8 @@ mod tests {
 
     fn found(table: &ServiceTable, target: &str) -> Vec<String> {
         let target = target.parse().unwrap();
-        table.endpoints(&target, &BTreeSet::new()).iter().map(ToString::to_string).collect()
+        let found = table.endpoints(&target, &BTreeSet::new(), None);
+        found.iter().map(|candidate| candidate.address.to_string()).collect()
     }
 
     #[test]
@@ -248,7 +262,8 @@ mod tests {
         assert_eq!(found(&table, "web.default:9000"), [""; 0], "not exported");
         let never = BTreeSet::from([IpAddr::from([10, 0, 0, 1])]);
         let target: Target = "web.default:8080".parse().unwrap();
-        assert_eq!(table.endpoints(&target, &never), ["10.0.0.2:80".parse().unwrap()]);
+        let found = table.endpoints(&target, &never, None);
+        assert_eq!(found, [Candidate { address: "10.0.0.2:80".parse().unwrap(), near: false }]);
     }
 
     #[test]
@@ -271,6 +286,25 @@ mod tests {
         }
         assert!(!table.is_exported(&"web-1.web.default:8080".parse().unwrap()));
         assert!(!table.is_exported(&"web-0.web.default:9000".parse().unwrap()), "its name is not exported");
+    }
+
+    #[test]
+    fn endpoints_are_near_when_they_are_meant_for_the_zone_of_this_gateway() {
+        let mut near = endpoint([10, 0, 0, 1], true, false);
+        near.for_zones = vec!["a".to_owned(), "b".to_owned()];
+        let mut table = table(row(), vec![near, endpoint([10, 0, 0, 2], true, false)]);
+        let target: Target = "web.default:8080".parse().unwrap();
+        let near = |table: &ServiceTable, zone: Option<&str>| -> Vec<bool> {
+            table.endpoints(&target, &BTreeSet::new(), zone).iter().map(|candidate| candidate.near).collect()
+        };
+        assert_eq!(near(&table, Some("b")), [true, false]);
+        assert_eq!(near(&table, Some("c")), [false, false]);
+        assert_eq!(near(&table, None), [false, false]);
+        let zones = BTreeMap::from([("gateway-1".to_owned(), "b".to_owned())]);
+        let slice = SliceRow { service: "gateway".to_owned(), zones, ..SliceRow::default() };
+        table.set_slice("linkspan", "gateway-1", Some(slice));
+        assert_eq!(table.zone_of("linkspan", "gateway", "gateway-1"), Some("b"));
+        assert_eq!(table.zone_of("linkspan", "gateway", "gateway-2"), None);
     }
 
     #[test]

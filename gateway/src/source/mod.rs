@@ -31,6 +31,8 @@ pub struct Tables {
     pub accounts: Arc<Shared<AccountTable>>,
     /// Key material.
     pub credentials: watch::Sender<Arc<Credentials>>,
+    /// Why the newest configuration is not in force.
+    pub problem: watch::Sender<Option<String>>,
 }
 
 impl Tables {
@@ -44,6 +46,7 @@ impl Tables {
             exports: watch::Sender::new(0),
             accounts: Arc::default(),
             credentials: watch::Sender::new(Arc::default()),
+            problem: watch::Sender::new(None),
         }
     }
 

@@ -11,7 +11,7 @@ use k8s_openapi::api::{
 };
 use kube::ResourceExt;
 use linkspan_core::api::{
-    labels::{EXPORT_PORTS, EXPORTED, MIRRORED_SERVICE, SLICE_SERVICE_NAME},
+    labels::{EXPORT_PORTS, EXPORTED, GATEWAY, MIRRORED_SERVICE, SLICE_SERVICE_NAME},
     link::Link,
     slice::{SliceError, SliceRoute},
 };
@@ -54,7 +54,13 @@ pub fn endpoint_slice(slice: &EndpointSlice) -> Option<SliceRow> {
         tcp.then(|| (port.name.clone().unwrap_or_default(), number))
     };
     let ports = slice.ports.iter().flatten().filter_map(port).collect();
-    Some(SliceRow { service, ports, endpoints: slice.endpoints.iter().flat_map(endpoint).collect() })
+    // Only the gateways' own zones matter; those of all pods would take memory for nothing.
+    let zones = slice.endpoints.iter().filter(|_| service == GATEWAY).filter_map(zone).collect();
+    Some(SliceRow { service, ports, endpoints: slice.endpoints.iter().flat_map(endpoint).collect(), zones })
+}
+
+fn zone(endpoint: &KubeEndpoint) -> Option<(String, String)> {
+    Some((endpoint.target_ref.as_ref()?.name.clone()?, endpoint.zone.clone()?))
 }
 
 fn endpoint(endpoint: &KubeEndpoint) -> Vec<Endpoint> {
@@ -62,11 +68,13 @@ fn endpoint(endpoint: &KubeEndpoint) -> Vec<Endpoint> {
     let (serving, terminating) = (conditions.serving == Some(true), conditions.terminating == Some(true));
     // All addresses of one endpoint are the same pod; Kubernetes uses the first.
     let ip = endpoint.addresses.first().and_then(|address| address.parse().ok());
+    let hints = endpoint.hints.iter().flat_map(|hints| hints.for_zones.iter().flatten());
     let made = ip.map(|ip| Endpoint {
         ip,
         hostname: endpoint.hostname.clone(),
         ready: conditions.ready != Some(false),
         serving_while_terminating: serving && terminating,
+        for_zones: hints.map(|zone| zone.name.clone()).collect(),
     });
     made.into_iter().collect()
 }
@@ -156,6 +164,22 @@ mod tests {
         assert_eq!(read(json!({})), (true, false));
         assert_eq!(read(json!({"ready": false, "serving": true, "terminating": true})), (false, true));
         assert_eq!(read(json!({"ready": false, "serving": true, "terminating": false})), (false, false));
+    }
+
+    #[test]
+    fn hints_are_read_and_zones_of_gateways() {
+        let read = |service: &str| {
+            let slice: EndpointSlice = from_value(json!({
+                "metadata": {"name": "a-1", "labels": {SLICE_SERVICE_NAME: service}}, "addressType": "IPv4",
+                "endpoints": [{"addresses": ["10.0.0.1"], "zone": "b", "hints": {"forZones": [{"name": "a"}]},
+                    "targetRef": {"kind": "Pod", "name": "pod-1"}}],
+            }))
+            .unwrap();
+            endpoint_slice(&slice).unwrap()
+        };
+        assert_eq!(read("web").endpoints[0].for_zones, ["a"]);
+        assert!(read("web").zones.is_empty());
+        assert_eq!(read(GATEWAY).zones["pod-1"], "b");
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! What a flow does each time something happens: receive, deliver, read, send, ask for the pulse.
 
 use crate::{
-    splice::{End, Role, Traffic},
+    record::Traffic,
+    splice::{End, Role},
     tunnel::{
         channel::Channel,
         pieces::Pieces,
@@ -18,7 +19,6 @@ use std::{
     io::{self, IoSlice},
     net::Shutdown,
     pin::Pin,
-    sync::atomic::Ordering,
     task::{Context, Poll, ready},
 };
 use tokio::{
@@ -250,7 +250,7 @@ impl<'a> Flow<'a> {
         while self.held.is_empty() && !slices.is_empty() {
             match self.local.try_write_vectored(slices) {
                 Ok(taken) => {
-                    self.traffic.down.fetch_add(taken as u64, Ordering::Relaxed);
+                    self.traffic.add_down(taken);
                     IoSlice::advance_slices(&mut slices, taken);
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
@@ -270,7 +270,7 @@ impl<'a> Flow<'a> {
         while !self.held.is_empty() {
             match self.local.try_write(&self.held) {
                 Ok(taken) => {
-                    self.traffic.down.fetch_add(taken as u64, Ordering::Relaxed);
+                    self.traffic.add_down(taken);
                     self.held.advance(taken);
                     moved = true;
                 }
@@ -319,7 +319,7 @@ impl<'a> Flow<'a> {
                     ready!(self.local.poll_read_ready(cx)).map_err(End::Local)?;
                     continue;
                 }
-                self.traffic.up.fetch_add(length as u64, Ordering::Relaxed);
+                self.traffic.add_up(length);
                 self.happened.sent += length;
                 buffer[..HEADER].copy_from_slice(&data_header(length));
                 let data = if length > 0 { &buffer[..HEADER + length] } else { &[] };

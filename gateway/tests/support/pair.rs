@@ -18,7 +18,10 @@ use linkspan_gateway::{
     app::{App, Settings},
     drain::Drain,
     egress::port_table::SliceRow as PortRow,
-    ingress::service_table::{Endpoint, ServicePort, ServiceRow, SliceRow},
+    ingress::{
+        limits::Limits,
+        service_table::{Endpoint, ServicePort, ServiceRow, SliceRow},
+    },
     mtls::credentials::{Credentials, Texts},
     probe::board::Board,
     source::Tables,
@@ -68,6 +71,11 @@ pub(crate) struct Gateway {
 
 impl Gateway {
     pub(crate) async fn start(texts: &Texts) -> Self {
+        Self::start_within(texts, Limits::default()).await
+    }
+
+    /// Starts one whose callers may use so much.
+    pub(crate) async fn start_within(texts: &Texts, limits: Limits) -> Self {
         let tables = Tables::empty();
         tables.credentials.send_replace(Arc::new(Credentials::read(texts)));
         let egress = own_address();
@@ -80,7 +88,9 @@ impl Gateway {
             listen: any,
             egress_addr: egress,
             admin_addr: any,
+            limits,
             drain,
+            log_level: None,
         };
         let app = App::bind(settings, tables.clone(), Readiness::default()).await.unwrap();
         let (board, tunnel, admin) =
@@ -112,9 +122,11 @@ impl Gateway {
                     hostname: None,
                     ready: true,
                     serving_while_terminating: false,
+                    for_zones: Vec::new(),
                 };
                 let ports = vec![(String::new(), address.port())];
-                let row = SliceRow { service: "api".to_owned(), ports, endpoints: vec![endpoint] };
+                let (service, endpoints) = ("api".to_owned(), vec![endpoint]);
+                let row = SliceRow { service, ports, endpoints, ..SliceRow::default() };
                 (("default".to_owned(), format!("api-{address}")), row)
             }));
             true
@@ -200,12 +212,17 @@ pub(crate) struct Pair {
 
 impl Pair {
     pub(crate) async fn start() -> Self {
+        Self::start_within(Limits::default()).await
+    }
+
+    /// Starts a pair of which west lets callers use so much.
+    pub(crate) async fn start_within(limits: Limits) -> Self {
         let (east_ca, west_ca) = (Authority::new("east"), Authority::new("west"));
         let client = west_ca.client("linkspan", "east", "uid-1");
         let client_serial = client.serial.clone();
         // West calls nobody; what it would call with does not matter.
         let west_texts = texts(&west_ca, &east_ca, east_ca.client("linkspan", "west", "x"));
-        let west = Gateway::start(&west_texts).await;
+        let west = Gateway::start_within(&west_texts, limits).await;
         let east = Gateway::start(&texts(&east_ca, &west_ca, client)).await;
         let backend = TcpListener::bind("127.0.0.1:0").await.unwrap();
         west.set_account(Some("uid-1"));

@@ -1,0 +1,98 @@
+//! One record per flow, closed by `Drop`: log and counters cannot disagree, and a cancelled task is counted too.
+
+mod denials;
+mod flows;
+mod metrics;
+
+pub use flows::{Direction, FlowLabels, Traffic};
+pub use metrics::Metrics;
+
+use flows::Counters;
+use linkspan_core::api::reason::Reason;
+use std::sync::Arc;
+use tokio::time::Instant;
+
+/// Longest text of a peer's that is logged.
+const LOGGED: usize = 256;
+
+/// One flow, from when it is known where it goes until it ends.
+pub struct Record {
+    metrics: Metrics,
+    labels: FlowLabels,
+    counters: Arc<Counters>,
+    began: Instant,
+    caller: String,
+    traffic: Traffic,
+    outcome: Result<(), Reason>,
+    detail: String,
+}
+
+impl Record {
+    /// Begins a flow; `caller` is who calls, for the log.
+    pub fn open(metrics: &Metrics, labels: FlowLabels, caller: String) -> Self {
+        let counters = metrics.flows.open(&labels);
+        Self {
+            metrics: metrics.clone(),
+            labels,
+            traffic: Traffic::new(counters.clone()),
+            counters,
+            began: Instant::now(),
+            caller,
+            outcome: Err(Reason::Internal),
+            detail: "the flow's task was ended".to_owned(),
+        }
+    }
+
+    /// Where bytes are counted.
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
+    /// Something was tried again for this flow.
+    pub fn retried(&self) {
+        self.counters.retried();
+    }
+
+    /// The flow ended as it should.
+    pub fn finished(&mut self) {
+        self.outcome = Ok(());
+        self.detail.clear();
+    }
+
+    /// The flow ended before its time.
+    pub fn failed(&mut self, reason: Reason, detail: impl Into<String>) {
+        self.outcome = Err(reason);
+        self.detail = detail.into();
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        if let Err(reason) = self.outcome {
+            self.counters.denied(reason);
+            self.metrics.tell_denial(&self.labels, reason, &self.caller, &self.detail);
+        }
+        self.metrics.flows.close(&self.labels, &self.counters);
+        let FlowLabels { direction, link, namespace, service, port } = &self.labels;
+        let (up, down) = self.traffic.bytes();
+        tracing::debug!(
+            ?direction,
+            link,
+            namespace,
+            service,
+            port,
+            caller = shown(&self.caller),
+            reason = self.outcome.map_or_else(Reason::as_str, |()| "ok"),
+            detail = self.detail,
+            bytes_up = up,
+            bytes_down = down,
+            seconds = self.began.elapsed().as_secs_f64(),
+            "flow ended"
+        );
+    }
+}
+
+/// As much of a peer's text as the log needs.
+fn shown(text: &str) -> &str {
+    text.get(..text.floor_char_boundary(LOGGED)).unwrap_or_default()
+}
