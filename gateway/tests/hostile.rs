@@ -429,7 +429,7 @@ async fn memory_stays_bounded_whatever_callers_send() {
     let tunnel = process.at(4143);
     // Warm: what every thread keeps for itself is there.
     for _ in 0..50 {
-        by_hand(&credentials, tunnel).await.close().await;
+        by_hand(&credentials, tunnel).await.close();
     }
     let before = process.memory();
     // Strangers: plaintext, garbage, records that never end.
