@@ -1,9 +1,10 @@
 //! What tests that cross two binaries stand on.
 //!
 //! From the least to the most powerful: [`api_server::ApiServer`] is a real Kubernetes API as two plain processes,
-//! ready in seconds, with faults on demand; [`netns::Network`] gives processes real addresses of their own;
-//! [`clusters::Clusters`] are the multi-node kind clusters of the test bed. [`process::Process`] runs our
-//! executables and [`wait::eventually`] waits for what they bring about.
+//! ready in seconds, with faults on demand; [`netns::Network`] gives processes real addresses of their own, and
+//! [`wan::Wan`] joins two of them by a line as long and as bad as wanted; [`clusters::Clusters`] are the multi-node
+//! kind clusters of the test bed. [`process::Process`] runs our executables and [`wait::eventually`] waits for what
+//! they bring about.
 //!
 //! Three rules hold for all of them. Nothing has a fixed port, name or address, so tests run side by side. Nothing
 //! sleeps for time: a test waits for a condition, until a deadline of several times what is promised. Whatever a test
@@ -28,6 +29,7 @@ pub mod standalone;
 pub mod tls;
 pub mod tools;
 pub mod wait;
+pub mod wan;
 
 pub use api_server::{ApiServer, Options};
 pub use installation::Installation;

@@ -1,13 +1,15 @@
 //! What a test needs of the machine, and what is said where that is missing.
 
 use crate::{artifacts, clusters, tools};
-use std::io::Write;
+use std::{io::Write, path::Path};
 
 /// Something a test cannot do without.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
     /// The right to make network namespaces.
     Root,
+    /// TUN devices, which [`crate::wan::Wan`] is made of.
+    Tun,
     /// An executable, in the test bed's folder or on `PATH`.
     Tool(&'static str),
     /// What [`crate::ApiServer`] starts and runs.
@@ -46,6 +48,7 @@ fn lack(need: Need) -> Option<String> {
     };
     match need {
         Need::Root => (!is_root()).then(|| "it makes network namespaces, which only root may".to_owned()),
+        Need::Tun => (!Path::new("/dev/net/tun").exists()).then(|| "there is no /dev/net/tun".to_owned()),
         Need::Tool(name) => tool(name),
         Need::ApiServer => ["etcd", "kube-apiserver", "kubectl", "setpriv"].into_iter().find_map(tool),
         Need::Clusters => tool("kubectl").or_else(|| {

@@ -4,7 +4,10 @@
 //! runs in a [`Namespace`] can reach an API server that listens there. The bridge lies in a namespace of its own,
 //! where the machine's firewall rules do not reach; there is no way out of it.
 
-use crate::{program::Program, scratch::is_alive};
+use crate::{
+    program::{Output, Program},
+    scratch::is_alive,
+};
 use anyhow::{Context, Result, bail};
 use std::{
     fs,
@@ -51,7 +54,7 @@ impl Network {
             let hub = format!("{PREFIX}{pid}-{index}-hub");
             let link = host_link(index);
             // The name of the host's end says which range is taken: two cannot have one name.
-            if !try_ip(&format!("link add {link} type veth peer name {link}h"))?.0 {
+            if !run_ip(&format!("link add {link} type veth peer name {link}h"))?.status.success() {
                 continue;
             }
             let network = Self { index, hub, last: AtomicU8::new(1) };
@@ -159,16 +162,22 @@ fn report(result: Result<()>) {
     }
 }
 
-fn ip(args: &str) -> Result<()> {
-    match try_ip(args)? {
-        (true, _) => Ok(()),
-        (false, error) => bail!("`ip {args}` failed: {error}"),
-    }
+/// Runs `ip` with these arguments.
+pub(crate) fn ip(args: &str) -> Result<()> {
+    ip_output(args).map(drop)
 }
 
-fn try_ip(args: &str) -> Result<(bool, String)> {
-    let output = Program::new("ip").args(args.split(' ')).run_blocking(IP).context("cannot run ip")?;
-    Ok((output.status.success(), output.stderr))
+/// Runs `ip` with these arguments; answers what it writes.
+pub(crate) fn ip_output(args: &str) -> Result<String> {
+    let output = run_ip(args)?;
+    if !output.status.success() {
+        bail!("`ip {args}` failed: {}", output.stderr);
+    }
+    Ok(output.stdout)
+}
+
+fn run_ip(args: &str) -> Result<Output> {
+    Program::new("ip").args(args.split(' ')).run_blocking(IP).context("cannot run ip")
 }
 
 /// Removes what test processes that were killed have left.

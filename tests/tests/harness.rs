@@ -12,8 +12,13 @@ use kube::{
 };
 use linkspan_core::api::{exported_service::ExportedService, link::Link};
 use linkspan_tests::{
-    ApiServer, Need, Options, Program, api_server::CONTROLLERS, artifacts, eventually, have, netns::Network,
-    relay::Relay, scratch,
+    ApiServer, Need, Options, Program,
+    api_server::CONTROLLERS,
+    artifacts, eventually, have,
+    netns::Network,
+    relay::Relay,
+    scratch,
+    wan::{Wan, line::Quality},
 };
 use serde_json::json;
 use std::{collections::BTreeMap, time::Duration};
@@ -383,4 +388,38 @@ async fn our_definitions_are_accepted_and_all_versions_served() {
     .unwrap();
     exports.create(&PostParams::default(), &export).await.unwrap();
     assert_eq!(exports.get("default.my-api").await.unwrap().spec, export.spec);
+}
+
+#[tokio::test]
+async fn a_wide_area_line_delays_and_can_be_cut() {
+    if !have(&[Need::Root, Need::Tool("ip"), Need::Tool("nsenter"), Need::Tool("bash"), Need::Tun]) {
+        return;
+    }
+    let network = Network::new().unwrap();
+    let (a, b) = (network.namespace().unwrap(), network.namespace().unwrap());
+    let far = Quality::delay(Duration::from_millis(100));
+    let wan = Wan::between(&a, &b, far, 1).unwrap();
+    let (_, address) = wan.addresses();
+    let mut server =
+        Program::new(PEER).args(["answer", "0.0.0.0:7000", "hello"]).within(&b).start("peer").unwrap();
+    let mut ask = async || -> Result<Duration> {
+        server.running()?;
+        let ask = format!("cat </dev/tcp/{address}/7000");
+        let began = Instant::now();
+        let asked = a.program("timeout").args(["2", "bash", "-c", &ask]).run(SOON).await?.success()?;
+        ensure!(asked == "hello", "it said {asked:?}");
+        Ok(began.elapsed())
+    };
+    let took = eventually(SOON, "an answer over the line", &mut ask).await;
+    assert!(
+        took >= Duration::from_millis(400),
+        "connecting and answering are four ways, which took {took:?}"
+    );
+    wan.cut(true);
+    ask().await.expect_err("nothing passes a cut line");
+    wan.cut(false);
+    eventually(SOON, "the way to be open again", &mut ask).await;
+    let counts = wan.counts().unwrap();
+    assert!(counts.lost > 0 && counts.overflow == 0 && counts.hidden == 0, "{counts:?}");
+    server.kill().unwrap();
 }
