@@ -45,6 +45,27 @@ bench-mirroring: ## the control plane at scale on two API servers, as root, some
 fuzz: ## every parser that faces the network under libFuzzer, FUZZ_SECONDS=60 each
 	@gateway/fuzz/run.sh
 
+BENCH_PROFILE ?= release
+BENCH_OUT ?= target/bench
+
+.PHONY: bench-programs
+bench-programs:
+	@tests/bench/peers.sh
+	cargo build --profile $(BENCH_PROFILE) -p linkspan-gateway -p linkspan-bench --bins
+
+.PHONY: bench
+bench: bench-programs ## CPU, memory and latency beside other proxies, as root, some 25 min; BENCH_ARGS="--help" tells more
+	@$(BED)/program.sh $(BENCH_PROFILE) linkspan-bench run --out $(BENCH_OUT) $(BENCH_ARGS)
+
+.PHONY: bench-quick
+bench-quick: bench-programs ## our ratios to the floor against tests/bench/baseline.json, in three minutes
+	@$(BED)/program.sh $(BENCH_PROFILE) linkspan-bench run --out $(BENCH_OUT) --chains floor,linkspan --rounds 5 \
+		--only bulk,keep-alive,new-connection,flow-memory --baseline tests/bench/baseline.json $(BENCH_ARGS)
+
+.PHONY: bench-micro
+bench-micro: ## what single decisions cost
+	cargo bench -p linkspan-bench --features micro
+
 .PHONY: demo
 demo: clusters images ## two linked clusters, and a page in one whose backend is in the other
 	@tests/demo/demo.sh
