@@ -166,9 +166,9 @@ impl Api {
 
     fn put_slice(&mut self, snapshot: &mut Snapshot, mut slice: EndpointSlice) {
         self.stamp(&mut slice.metadata);
-        self.slices.insert(Key::of(&slice), slice.clone());
-        let (home, slice) = StandingSlice::of(slice);
-        snapshot.slice_seen(&home, slice);
+        let (home, standing) = StandingSlice::of(&slice);
+        self.slices.insert(Key::of(&slice), slice);
+        snapshot.slice_seen(&home, standing);
     }
 
     /// Carries out a change, as the writer would, and tells `snapshot`.
@@ -195,7 +195,7 @@ impl Api {
             }
             Change::DeleteSlice(seen) => {
                 let gone = self.slices.remove(&seen.key).expect("what is deleted stands");
-                let (home, slice) = StandingSlice::of(gone);
+                let (home, slice) = StandingSlice::of(&gone);
                 snapshot.slice_gone(&home, &slice.name, &slice.state);
                 snapshot.kubernetes_slice_gone(&seen.key, &seen.state.uid);
             }

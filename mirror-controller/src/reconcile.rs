@@ -202,7 +202,7 @@ impl Reconciler {
             Written::Service(service) => s.service_seen(key, StandingService::of(*service)),
             Written::Slice(slice) => {
                 self.counters.repaired(&slice);
-                let (home, slice) = StandingSlice::of(*slice);
+                let (home, slice) = StandingSlice::of(&slice);
                 s.slice_seen(&home, slice);
             }
             Written::ServiceGone(seen) => s.service_gone(&seen.key, &seen.state),

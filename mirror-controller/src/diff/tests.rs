@@ -17,7 +17,7 @@ fn mirror() -> (Mirror, Service, EndpointSlice) {
 }
 
 fn changes(desired: Option<&Mirror>, service: &Service, slices: &[&EndpointSlice]) -> Vec<Change> {
-    let slices: Vec<StandingSlice> = slices.iter().map(|s| StandingSlice::of((*s).clone()).1).collect();
+    let slices: Vec<StandingSlice> = slices.iter().map(|s| StandingSlice::of(s).1).collect();
     diff(&key(), desired, Some(&standing(service)), &slices)
 }
 

@@ -133,7 +133,7 @@ impl Local {
         let ready = self.readiness.register("slices", "the first list of our EndpointSlices");
         let scope = Scope::labels(format!("{SLICE_MANAGED_BY}={MANAGED_BY},!{SPLIT}"));
         let scope = scope.counted(&self.watches, "slices");
-        let keep = |slice: EndpointSlice| Some(StandingSlice::of(slice));
+        let keep = |slice: EndpointSlice| Some(StandingSlice::of(&slice));
         follow(Api::<EndpointSlice>::all(self.client.clone()), scope, keep, |seen| match seen {
             Seen::All(all) => {
                 self.world.change(|s| s.slices_reset(all));

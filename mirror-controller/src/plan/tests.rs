@@ -20,7 +20,7 @@ fn restarted(snapshot: &Snapshot, api: &Api) -> Snapshot {
     fresh.links_reset(snapshot.links.items.values().cloned().collect());
     fresh.namespaces_reset(snapshot.namespaces.items.keys().cloned());
     fresh.services_reset(api.services.values().map(|s| (Key::of(s), standing(s))).collect());
-    fresh.slices_reset(api.slices.values().cloned().map(StandingSlice::of).collect());
+    fresh.slices_reset(api.slices.values().map(StandingSlice::of).collect());
     fresh.pods_reset(snapshot.pods.items.clone());
     let routes: Vec<(Key, SliceRoute)> = api
         .slices

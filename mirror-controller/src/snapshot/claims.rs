@@ -94,10 +94,11 @@ impl Snapshot {
             return;
         }
         self.mark_link(&link.name);
-        let old = self.links.items.insert(link.name.clone(), link.clone());
+        let old = self.links.items.get(&link.name).cloned();
         for export in self.exports_of(&link.name) {
             self.reclaim(claims_of(old.as_ref(), Some(&export)), claims_of(Some(&link), Some(&export)));
         }
+        self.links.items.insert(link.name.clone(), link);
     }
 
     /// A Link was deleted.

@@ -177,7 +177,7 @@ pub struct StandingSlice {
 
 impl StandingSlice {
     /// What is kept of `slice`, and the Service it is kept with.
-    pub fn of(slice: EndpointSlice) -> (Key, Self) {
+    pub fn of(slice: &EndpointSlice) -> (Key, Self) {
         let metadata = &slice.metadata;
         let owners = metadata.owner_references.as_deref().unwrap_or_default();
         let owner = owners.iter().find(|owner| owner.kind == "Service").map(|owner| owner.uid.clone().into());
@@ -188,16 +188,16 @@ impl StandingSlice {
             .unwrap_or_default();
         let standing = Self {
             name: slice.name_any().into(),
-            state: State::of(&slice),
+            state: State::of(slice),
             link: label(metadata, CLUSTER_NAME).map(Box::from),
             owner,
             family: Family::read(&slice.address_type),
             ports,
             finalizers: metadata.finalizers.clone().map(Box::new),
-            print: slice_print(&slice),
+            print: slice_print(slice),
             endpoints: endpoints_print(&slice.endpoints),
         };
-        (home(&slice), standing)
+        (home(slice), standing)
     }
 }
 

@@ -14,11 +14,8 @@ use kube::{
 use linkspan_core::api::{exported_service::ExportedService, labels};
 use linkspan_tests::{installation::slice, wait::until};
 use serde_json::{Value, from_value, json};
-use std::{
-    collections::BTreeSet,
-    net::Ipv4Addr,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
+use tokio::time::Instant;
 
 /// The namespace of the Services.
 pub(crate) const SHOP: &str = "shop";

@@ -17,10 +17,8 @@ use linkspan_core::api::labels;
 use linkspan_tests::{Installation, Need, have, netns::Network};
 use load::SHOP;
 use report::{Bar, Report};
-use std::{
-    net::Ipv4Addr,
-    time::{Duration, Instant},
-};
+use std::{net::Ipv4Addr, time::Duration};
+use tokio::time::Instant;
 
 /// Longest that any one part may take.
 const LONG: Duration = Duration::from_secs(900);

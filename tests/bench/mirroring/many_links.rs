@@ -28,8 +28,9 @@ use serde_json::json;
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
-    time::{Duration, Instant},
+    time::Duration,
 };
+use tokio::time::Instant;
 
 /// Exported Services per Link.
 const SERVICES: usize = 40;

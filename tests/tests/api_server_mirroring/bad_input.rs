@@ -31,9 +31,9 @@ async fn what_cannot_be_used_is_named_with_advice() {
     let mut pair = linked().await.unwrap();
     pair.export("first").await.unwrap();
     pair.mirrored("first").await;
-    malformed_links(&pair).await;
-    credentials_that_cannot_be_used(&pair).await;
-    rights_that_are_missing(&pair).await;
+    malformed_links(&pair).await.unwrap();
+    credentials_that_cannot_be_used(&pair).await.unwrap();
+    rights_that_are_missing(&pair).await.unwrap();
     pair.export("last").await.unwrap();
     pair.mirrored("last").await;
     for side in [&mut pair.east, &mut pair.west] {
@@ -43,9 +43,9 @@ async fn what_cannot_be_used_is_named_with_advice() {
     }
 }
 
-async fn malformed_links(pair: &Pair) {
-    let good = api::<Link>(&pair.in_east, labels::NAMESPACE).get("west").await.unwrap();
-    let good = serde_json::to_value(good).unwrap();
+async fn malformed_links(pair: &Pair) -> Result<()> {
+    let good = api::<Link>(&pair.in_east, labels::NAMESPACE).get("west").await?;
+    let good = serde_json::to_value(good)?;
     let fields: [(&str, Value, &str); 9] = [
         ("gatewayPort", json!("70000"), "GatewayAlive"),
         ("gatewayIdentity", json!("west"), "GatewayAlive"),
@@ -67,27 +67,28 @@ async fn malformed_links(pair: &Pair) {
         link["spec"][*field] = value.clone();
         links.push(link);
     }
-    pair.apply(&pair.east, &links).await.unwrap();
+    pair.apply(&pair.east, &links).await?;
     for (n, (field, _, kind)) in fields.iter().enumerate() {
         let told = condition(pair, &format!("bad-{n}"), kind, "InvalidLink").await;
         assert!(told.starts_with(&format!("spec.{field}")), "{field}: {told}");
     }
     let missing = json!({"apiVersion": good["apiVersion"], "kind": "Link", "spec": {},
         "metadata": {"namespace": labels::NAMESPACE, "name": "empty"}});
-    pair.apply(&pair.east, &[missing]).await.unwrap();
+    pair.apply(&pair.east, &[missing]).await?;
     condition(pair, "empty", "GatewayAlive", "InvalidLink").await;
     condition(pair, "empty", "CredentialsValid", "LinkInvalid").await;
     let all = ["-n", labels::NAMESPACE, "delete", "link", "empty"].map(str::to_owned).into_iter();
     let all: Vec<String> = all.chain((0..fields.len()).map(|n| format!("bad-{n}"))).collect();
-    let delete = pair.east.server.kubectl(all.iter().map(String::as_str)).unwrap();
-    delete.run(SOON).await.unwrap().success().unwrap();
+    let delete = pair.east.server.kubectl(all.iter().map(String::as_str))?;
+    delete.run(SOON).await?.success()?;
+    Ok(())
 }
 
-async fn credentials_that_cannot_be_used(pair: &Pair) {
+async fn credentials_that_cannot_be_used(pair: &Pair) -> Result<()> {
     let secrets: Api<Secret> = api(&pair.in_east, labels::NAMESPACE);
     let secret = names::credentials_secret("west");
-    let good = secrets.get(&secret).await.unwrap().data.unwrap();
-    let good = String::from_utf8(good[credentials::KUBECONFIG].0.clone()).unwrap();
+    let good = secrets.get(&secret).await?.data.context("a Secret without data")?;
+    let good = String::from_utf8(good[credentials::KUBECONFIG].0.clone())?;
     let put = async |kubeconfig: &str| {
         let data = BTreeMap::from([(credentials::KUBECONFIG, ByteString(kubeconfig.as_bytes().to_vec()))]);
         merge(&secrets, &secret, &json!({"data": data})).await;
@@ -101,7 +102,7 @@ async fn credentials_that_cannot_be_used(pair: &Pair) {
     let ended =
         json!({"sub": "system:serviceaccount:linkspan:a", "iat": 1_600_000_000, "exp": 1_600_086_400});
     let token = format!("h.{}.s", URL_SAFE_NO_PAD.encode(ended.to_string()));
-    put(&pair.west.server.kubeconfig(&token).unwrap()).await;
+    put(&pair.west.server.kubeconfig(&token)?).await;
     let told = condition(pair, "west", "CredentialsValid", "TokenExpired").await;
     assert!(told.contains("2020") && told.contains("link-cli"), "{told}");
 
@@ -110,7 +111,7 @@ async fn credentials_that_cannot_be_used(pair: &Pair) {
         let line = text.lines().find(|l| l.contains("certificate-authority-data")).unwrap_or_default();
         line.split(':').nth(1).unwrap_or_default().trim().to_owned()
     };
-    let other = ApiServer::kubeconfig(&pair.east.server, "x").unwrap();
+    let other = ApiServer::kubeconfig(&pair.east.server, "x")?;
     let wrong = good.replace(&ca(&good), &ca(&other));
     assert!(wrong != good);
     put(&wrong).await;
@@ -123,22 +124,23 @@ async fn credentials_that_cannot_be_used(pair: &Pair) {
         Ok(told)
     })
     .await;
-    let token = good.lines().find_map(|l| l.split("token: ").nth(1)).unwrap();
+    let token = good.lines().find_map(|l| l.split("token: ").nth(1)).context("a kubeconfig without token")?;
     assert!(!told.contains(token), "a token is told");
     pair.mirror("first").await.expect("mirrors stand meanwhile");
     put(&good).await;
     pair.condition("CredentialsValid", "True").await;
     pair.condition("Synced", "True").await;
+    Ok(())
 }
 
-async fn rights_that_are_missing(pair: &Pair) {
+async fn rights_that_are_missing(pair: &Pair) -> Result<()> {
     let rules = async |kind: &str, namespace: &[&str], server: &ApiServer| -> Result<Value> {
         let get =
             ["get", kind, labels::CONTROLLER, "-o", "json"].into_iter().chain(namespace.iter().copied());
         Ok(serde_json::from_str(&server.kubectl(get)?.run(SOON).await?.success()?)?)
     };
     let server = &pair.east.server;
-    let role = rules("clusterrole", &[], server).await.unwrap();
+    let role = rules("clusterrole", &[], server).await?;
     let without = |resource: &str, verbs: &[&str]| {
         let mut role = role.clone();
         role["metadata"] = json!({"name": labels::CONTROLLER});
@@ -152,8 +154,8 @@ async fn rights_that_are_missing(pair: &Pair) {
     };
 
     // No right to make Services: told with advice, and tried again with growing waits only.
-    server.apply(&without("services", &["create"]).to_string()).await.unwrap();
-    pair.export("refused").await.unwrap();
+    server.apply(&without("services", &["create"]).to_string()).await?;
+    pair.export("refused").await?;
     let told = pair.told("west", "refused", "Forbidden").await;
     assert!(told.contains("link-cli install"), "{told}");
     server.faults().forget_requests();
@@ -161,21 +163,25 @@ async fn rights_that_are_missing(pair: &Pair) {
     let tries = server.faults().requests();
     let tries = tries.iter().filter(|r| r.method == "POST" && r.path.contains("/services")).count();
     assert!(tries <= 8, "{tries} tries in five seconds");
-    server.apply(&without("", &[]).to_string()).await.unwrap();
+    server.apply(&without("", &[]).to_string()).await?;
     pair.mirrored("refused").await;
 
     // No right to watch what is exported there.
     let account = labels::REMOTE_ACCESS_ACCOUNT;
     let get = ["-n", labels::NAMESPACE, "get", "role", account, "-o", "json"];
-    let text = pair.west.server.kubectl(get).unwrap().run(SOON).await.unwrap().success().unwrap();
-    let mut role: Value = serde_json::from_str(&text).unwrap();
+    let text = pair.west.server.kubectl(get)?.run(SOON).await?.success()?;
+    let mut role: Value = serde_json::from_str(&text)?;
     role["metadata"] = json!({"name": account, "namespace": labels::NAMESPACE});
     let mut poor = role.clone();
-    poor["rules"].as_array_mut().unwrap().retain(|rule| rule["resources"] != json!(["exportedservices"]));
-    pair.west.server.apply(&poor.to_string()).await.unwrap();
+    poor["rules"]
+        .as_array_mut()
+        .context("a Role without rules")?
+        .retain(|rule| rule["resources"] != json!(["exportedservices"]));
+    pair.west.server.apply(&poor.to_string()).await?;
     pair.west.server.faults().bytes().cut();
     let told = condition(pair, "west", "Connected", "Forbidden").await;
     assert!(told.contains("exportedservices"), "{told}");
-    pair.west.server.apply(&role.to_string()).await.unwrap();
+    pair.west.server.apply(&role.to_string()).await?;
     pair.condition("Connected", "True").await;
+    Ok(())
 }

@@ -97,11 +97,11 @@ async fn faults_of_either_api_are_made_up_for() {
     pair.in_east = pair.east.server.admin().await.unwrap();
     eventually(SOON * 2, "the mirror after the restart", async || pair.mirror("meanwhile").await).await;
 
-    a_list_of_two_pages_breaks_between_them(&mut pair).await;
+    a_list_of_two_pages_breaks_between_them(&mut pair).await.unwrap();
 }
 
-async fn a_list_of_two_pages_breaks_between_them(pair: &mut Pair) {
-    pair.west.controller().unwrap().kill().unwrap();
+async fn a_list_of_two_pages_breaks_between_them(pair: &mut Pair) -> Result<()> {
+    pair.west.controller()?.kill()?;
     let exports: Api<ExportedService> = api(&pair.in_west, labels::NAMESPACE);
     for n in 0..220 {
         let port = ExportedPort { port: 80, protocol: "TCP".to_owned(), ..ExportedPort::default() };
@@ -114,7 +114,7 @@ async fn a_list_of_two_pages_breaks_between_them(pair: &mut Pair) {
             ..ExportedServiceSpec::default()
         };
         let export = ExportedService::new(&names::export_name(SHOP, &name), spec);
-        exports.create(&PostParams::default(), &export).await.unwrap();
+        exports.create(&PostParams::default(), &export).await?;
     }
     let count = async || -> Result<usize> {
         let mirrors = ListParams::default().labels(&format!("{}=true", labels::MIRRORED));
@@ -133,13 +133,14 @@ async fn a_list_of_two_pages_breaks_between_them(pair: &mut Pair) {
     })
     .await;
     faults.stop_failing();
-    pair.west.start_controller().await.unwrap();
+    pair.west.start_controller().await?;
     eventually(SOON * 2, "what nobody exports to be gone", async || {
         let count = count().await?;
         ensure!(count == 0, "{count} mirrors");
         Ok(())
     })
     .await;
+    Ok(())
 }
 
 /// What stands of Service `name` in east, without what a run decides: versions, uids, addresses and gateway ports.
@@ -178,7 +179,7 @@ async fn killed_before_any_write_the_end_is_the_same() {
     ];
     for (step, method, path) in steps {
         let name = format!("killed-at-{step}");
-        killed(&mut pair, (method, path), async |pair: &Pair| pair.export(&name).await).await;
+        killed(&mut pair, (method, path), async |pair: &Pair| pair.export(&name).await).await.unwrap();
         eventually(SOON, format!("the same end after {step}"), async || {
             let found = outline(&pair, &name).await?.to_string().replace(&name, "undisturbed");
             ensure!(found == right, "{found} is not {right}");
@@ -193,7 +194,8 @@ async fn killed_before_any_write_the_end_is_the_same() {
             "metadata": {"namespace": "made", "name": "inside", "labels": {labels::EXPORTED: "true"}}});
         pair.apply(&pair.west, &[namespace, service]).await
     })
-    .await;
+    .await
+    .unwrap();
     eventually(SOON, "namespace and mirror", async || {
         Api::<Namespace>::all(pair.in_east.clone()).get("made").await?;
         Ok(api::<Service>(&pair.in_east, "made").get("inside-west").await?)
@@ -204,7 +206,8 @@ async fn killed_before_any_write_the_end_is_the_same() {
             pair.stop_export(name).await;
             Ok(())
         })
-        .await;
+        .await
+        .unwrap();
         pair.gone(name).await;
     }
     let slices = api::<EndpointSlice>(&pair.in_east, SHOP);
@@ -222,11 +225,15 @@ async fn killed_before_any_write_the_end_is_the_same() {
 
 /// Lets `change` happen while east's controller cannot make the one write, kills it when it has tried, and starts it
 /// anew without that fault.
-async fn killed(pair: &mut Pair, (method, path): (&str, &str), change: impl AsyncFn(&Pair) -> Result<()>) {
+async fn killed(
+    pair: &mut Pair,
+    (method, path): (&str, &str),
+    change: impl AsyncFn(&Pair) -> Result<()>,
+) -> Result<()> {
     let faults = pair.east.server.faults();
     faults.forget_requests();
     faults.fail(method, path, 500, 100_000);
-    change(pair).await.unwrap();
+    change(pair).await?;
     eventually(SOON, format!("{method} {path} to be tried"), async || {
         let seen = pair.east.server.faults().requests();
         seen.iter()
@@ -235,9 +242,10 @@ async fn killed(pair: &mut Pair, (method, path): (&str, &str), change: impl Asyn
         Ok(())
     })
     .await;
-    pair.east.controller().unwrap().kill().unwrap();
+    pair.east.controller()?.kill()?;
     pair.east.server.faults().stop_failing();
-    pair.east.start_controller().await.unwrap();
+    pair.east.start_controller().await?;
+    Ok(())
 }
 
 /// Proves: a standby takes over at once when the leader ends by SIGTERM, and writes within seconds; credentials that

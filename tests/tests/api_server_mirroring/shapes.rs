@@ -135,18 +135,18 @@ async fn each_kind_of_service_and_namespace_is_mirrored_or_told() {
         Ok(())
     })
     .await;
-    tampering_with_what_is_published_is_put_right(&pair).await;
-    metrics_are_there(&pair).await;
+    tampering_with_what_is_published_is_put_right(&pair).await.unwrap();
+    metrics_are_there(&pair).await.unwrap();
 }
 
-async fn tampering_with_what_is_published_is_put_right(pair: &Pair) {
+async fn tampering_with_what_is_published_is_put_right(pair: &Pair) -> Result<()> {
     let exports: Api<ExportedService> = api(&pair.in_west, labels::NAMESPACE);
-    let right = exports.get("shop.mixed").await.unwrap().spec;
+    let right = exports.get("shop.mixed").await?.spec;
     merge(&exports, "shop.mixed", &json!({"spec": {"ports": []}, "metadata": {"labels": null}})).await;
-    exports.delete("shop.udp", &DeleteParams::default()).await.unwrap();
+    exports.delete("shop.udp", &DeleteParams::default()).await?;
     let stray = json!({"apiVersion": "linkspan.dev/v1alpha1", "kind": "ExportedService",
         "metadata": {"namespace": labels::NAMESPACE, "name": "shop.stray"}, "spec": {"namespace": SHOP, "name": "stray"}});
-    pair.apply(&pair.west, &[stray]).await.unwrap();
+    pair.apply(&pair.west, &[stray]).await?;
     eventually(SOON, "what is published to be right again", async || {
         let now = exports.get("shop.mixed").await?;
         ensure!(now.spec == right && !now.labels().is_empty(), "it is {now:?}");
@@ -155,14 +155,15 @@ async fn tampering_with_what_is_published_is_put_right(pair: &Pair) {
         Ok(())
     })
     .await;
+    Ok(())
 }
 
-async fn metrics_are_there(pair: &Pair) {
+async fn metrics_are_there(pair: &Pair) -> Result<()> {
     let log = pair.east.controller_log();
     let admin =
         log.lines().find_map(|l| l.split("admin=").nth(1)?.split_whitespace().next().map(str::to_owned));
     let admin = admin.expect("the controller says where its admin page is");
-    let text = http::get(&admin, "/metrics").await.unwrap();
+    let text = http::get(&admin, "/metrics").await?;
     for name in [
         "gateway_enabled{target_cluster_name=\"west\"} 1",
         "gateway_alive{",
@@ -179,6 +180,7 @@ async fn metrics_are_there(pair: &Pair) {
     ] {
         assert!(text.contains(name), "no {name} in {text}");
     }
+    Ok(())
 }
 
 /// Proves: a root whose slice carries host names, a mirror per pod with target and service port; scaling, readiness
@@ -264,23 +266,23 @@ async fn headless_services_and_names_that_several_want() {
     })
     .await;
 
-    two_links_want_one_name(&pair).await;
-    what_kubernetes_makes_for_a_mirror_is_removed(&pair).await;
-    the_gateways_addresses_are_followed(&pair).await;
+    two_links_want_one_name(&pair).await.unwrap();
+    what_kubernetes_makes_for_a_mirror_is_removed(&pair).await.unwrap();
+    the_gateways_addresses_are_followed(&pair).await.unwrap();
 }
 
-async fn two_links_want_one_name(pair: &Pair) {
+async fn two_links_want_one_name(pair: &Pair) -> Result<()> {
     let links: Api<Link> = api(&pair.in_east, labels::NAMESPACE);
     let services: Api<Service> = api(&pair.in_east, SHOP);
     let http = json!([{"name": "http", "port": 80}]);
-    pair.apply(&pair.west, &[service(SHOP, "a-b", &http)]).await.unwrap();
+    pair.apply(&pair.west, &[service(SHOP, "a-b", &http)]).await?;
     let mirror = pair.mirrored("a-b").await;
-    let mut other = serde_json::to_value(links.get("west").await.unwrap()).unwrap();
+    let mut other = serde_json::to_value(links.get("west").await?)?;
     other["metadata"] = json!({"namespace": labels::NAMESPACE, "name": "b-west"});
     other["spec"]["targetClusterName"] = json!("b-west");
     other["spec"]["clusterCredentialsSecret"] = json!("cluster-credentials-west");
     other["spec"]["selector"] = json!({"matchLabels": {"extra": "yes"}});
-    other.as_object_mut().unwrap().remove("status");
+    other.as_object_mut().context("a Link is an object")?.remove("status");
     let reader = json!({"name": "b-west", "namespace": labels::NAMESPACE});
     let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": reader, "rules": [
         {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "list", "watch", "update"],
@@ -290,12 +292,12 @@ async fn two_links_want_one_name(pair: &Pair) {
     let binding = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": reader,
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "b-west"},
         "subjects": [{"kind": "ServiceAccount", "name": labels::CONTROLLER, "namespace": labels::NAMESPACE}]});
-    pair.apply(&pair.east, &[role, binding, other]).await.unwrap();
+    pair.apply(&pair.east, &[role, binding, other]).await?;
     let mut a = service(SHOP, "a", &http);
     a["metadata"]["labels"]["extra"] = json!("yes");
-    pair.apply(&pair.west, &[a]).await.unwrap();
+    pair.apply(&pair.west, &[a]).await?;
     pair.told("b-west", "a", "NameTaken").await;
-    assert_eq!(services.get("a-b-west").await.unwrap().uid(), mirror.uid());
+    assert_eq!(services.get("a-b-west").await?.uid(), mirror.uid());
     pair.stop_export("a-b").await;
     eventually(SOON, "the other Link to get the name", async || {
         let mirror = services.get("a-b-west").await?;
@@ -303,16 +305,17 @@ async fn two_links_want_one_name(pair: &Pair) {
         Ok(())
     })
     .await;
-    links.delete("b-west", &DeleteParams::default()).await.unwrap();
+    links.delete("b-west", &DeleteParams::default()).await?;
     eventually(SOON, "everything of the other Link to be gone", async || {
         ensure!(services.get_opt("a-b-west").await?.is_none(), "it is there");
         Ok(())
     })
     .await;
     pair.mirrored("a").await;
+    Ok(())
 }
 
-async fn what_kubernetes_makes_for_a_mirror_is_removed(pair: &Pair) {
+async fn what_kubernetes_makes_for_a_mirror_is_removed(pair: &Pair) -> Result<()> {
     let services: Api<Service> = api(&pair.in_east, SHOP);
     let of = ListParams::default().labels(&format!("{}=a-west", labels::SLICE_SERVICE_NAME));
     let foreign = async || -> Result<usize> {
@@ -339,14 +342,15 @@ async fn what_kubernetes_makes_for_a_mirror_is_removed(pair: &Pair) {
         Ok(())
     })
     .await;
+    Ok(())
 }
 
-async fn the_gateways_addresses_are_followed(pair: &Pair) {
+async fn the_gateways_addresses_are_followed(pair: &Pair) -> Result<()> {
     let ingress = json!([{"ip": "10.213.255.7"}, {"ip": "10.213.255.8"}, {"hostname": "gw.example"}]);
     let status = json!({"status": {"loadBalancer": {"ingress": ingress}}});
     let patch = ["-n", labels::NAMESPACE, "patch", "service", labels::GATEWAY, "--subresource=status"];
-    let patch = pair.west.server.kubectl(patch).unwrap().args(["--type=merge", "-p", &status.to_string()]);
-    patch.run(SOON).await.unwrap().success().unwrap();
+    let patch = pair.west.server.kubectl(patch)?.args(["--type=merge", "-p", &status.to_string()]);
+    patch.run(SOON).await?.success()?;
     eventually(SOON, "the new addresses", async || {
         let status = pair.link().await?;
         let wanted = json!(["10.213.255.7:4143", "10.213.255.8:4143", "gw.example:4143"]);
@@ -354,9 +358,10 @@ async fn the_gateways_addresses_are_followed(pair: &Pair) {
         Ok(())
     })
     .await;
-    let get = pair.east.server.kubectl(["-n", labels::NAMESPACE, "get", "link", "west"]).unwrap();
-    let shown = get.run(SOON).await.unwrap().success().unwrap();
+    let get = pair.east.server.kubectl(["-n", labels::NAMESPACE, "get", "link", "west"])?;
+    let shown = get.run(SOON).await?.success()?;
     for column in ["ALIVE", "SYNCED", "SERVICES", "FAILING", "AGE"] {
         assert!(shown.contains(column), "{shown}");
     }
+    Ok(())
 }
