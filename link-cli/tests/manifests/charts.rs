@@ -2,12 +2,12 @@
 
 use crate::{
     helm::{CHARTS, Helm, by_key, chart, read, sets},
-    support::same_as_file,
+    support::{link_input, same_as_file},
 };
 use link_cli::{
     cli::VERSION,
     manifests::{
-        link::{self, ApiAccess, LinkInput},
+        link::{self, LinkInput},
         system,
         values::Values,
     },
@@ -104,7 +104,9 @@ fn helm_and_install_bring_the_same_objects() {
 #[test]
 fn helm_and_link_bring_the_same_objects() {
     let Some(helm) = Helm::find("helm_and_link_bring_the_same_objects") else { return };
-    for input in [link_input(&["team.example/*"]), link_input(&[])] {
+    let mut bare = link_input();
+    bare.excluded_annotations.clear();
+    for input in [link_input(), bare] {
         let printed = by_key(link::objects(&input).into_iter().map(by_helm));
         let values = values_file(&input);
         let values = ["--values", values.to_str().unwrap()];
@@ -113,27 +115,6 @@ fn helm_and_link_bring_the_same_objects() {
         let without = [&values[..], &["--set", "kubeconfig="]].concat();
         let secretless = helm.template("linkspan-link", &without).unwrap();
         assert!(secretless.keys().all(|key| key.kind != "Secret") && secretless.len() + 1 == printed.len());
-    }
-}
-
-fn link_input(excluded_annotations: &[&str]) -> LinkInput {
-    LinkInput {
-        name: "cluster-west".into(),
-        namespace: "linkspan".into(),
-        domain: "cluster.local".into(),
-        api: ApiAccess {
-            server: "https://west.example:6443".into(),
-            ca_data: Some("Y2E=".into()),
-            tls_server_name: None,
-            token: "a-token".into(),
-        },
-        ca_bundle: "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n".into(),
-        trust_domain: "0b6bd1a5.linkspan".parse().unwrap(),
-        gateway_addresses: vec!["172.18.0.100".into(), "gw.example".into()],
-        gateway_port: 4143,
-        selector: None,
-        excluded_annotations: excluded_annotations.iter().map(|a| (*a).to_owned()).collect(),
-        excluded_labels: vec![],
     }
 }
 
@@ -182,7 +163,7 @@ fn helm_refuses_unknown_names_and_wrong_types() {
         assert!(!takes("linkspan", &["--set", wrong]), "{wrong} is taken");
     }
     assert!(!takes("linkspan-link", &[]), "a link without a name is taken");
-    let values = values_file(&link_input(&[]));
+    let values = values_file(&link_input());
     for wrong in [
         "name=West",
         "gateway.addresses=null",

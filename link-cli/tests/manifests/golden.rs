@@ -1,10 +1,10 @@
 //! What is printed, compared with files. `BLESS=1 cargo t -p link-cli` writes them anew.
 
-use crate::support::same_as_file;
+use crate::support::{link_input, same_as_file};
 use link_cli::{
     cli::VERSION,
     manifests::{
-        link::{self, ApiAccess, LinkInput},
+        link,
         object::{Key, Object},
         rights, system,
         values::Values,
@@ -34,24 +34,7 @@ fn install_prints_the_system() {
 
 #[test]
 fn link_prints_credentials_bundle_rights_and_link() {
-    let input = LinkInput {
-        name: "cluster-west".into(),
-        namespace: "linkspan".into(),
-        domain: "cluster.local".into(),
-        api: ApiAccess {
-            server: "https://172.18.0.2:6443".into(),
-            ca_data: Some("Y2E=".into()),
-            tls_server_name: None,
-            token: "a-token".into(),
-        },
-        ca_bundle: "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n".into(),
-        trust_domain: "0b6bd1a5.linkspan".parse().unwrap(),
-        gateway_addresses: vec!["172.18.0.100".into(), "gw.example".into()],
-        gateway_port: 4143,
-        selector: None,
-        excluded_annotations: vec!["team.example/*".into()],
-        excluded_labels: vec![],
-    };
+    let input = link_input();
     let objects = link::objects(&input);
     golden("link.yaml", &objects);
     let removed = link::keys("linkspan", "cluster-west");

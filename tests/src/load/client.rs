@@ -26,7 +26,7 @@ const MAX_AGE: Duration = Duration::from_secs(20);
 /// How connections are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Many requests on each, until it is [`MAX_AGE`] old.
+    /// Many requests on each, until it is 20 s old.
     KeepAlive,
     /// One request on each.
     PerRequest,
