@@ -1,7 +1,7 @@
 //! Metrics as programs describe them and as the documentation lists them.
 //!
-//! Name, type and meaning of each row are what a running program says; `BLESS=1` writes them anew. The labels are
-//! written by hand, and held to what is scraped on the clusters.
+//! Name, type and meaning of each row are what a running program says; for the controller, `BLESS=1` writes them anew.
+//! The labels are written by hand, and held to what is scraped on the clusters.
 
 use crate::tools;
 use anyhow::{Context, Result, ensure};
@@ -87,6 +87,24 @@ pub fn hold_to(title: &str, metrics: &[Metric]) -> Result<()> {
     ensure!(text == now, "{DOCUMENT} is not what the programs say: {differs:?}; renew it with BLESS=1");
     let open: Vec<Metric> = documented(&text).into_iter().filter(|m| m.labels.is_none()).collect();
     ensure!(open.is_empty(), "write the labels (or `none`) of these into {DOCUMENT}: {open:?}");
+    Ok(())
+}
+
+/// Holds the document to have a row for each of `metrics`, as the program describes it. Rows of what did not happen may
+/// be there besides.
+///
+/// # Errors
+/// The row that is missing, or wrong.
+pub fn all_documented(metrics: &[Metric]) -> Result<()> {
+    let documented = documented(&fs::read_to_string(tools::repository().join(DOCUMENT))?);
+    for Metric { name, kind, help, .. } in metrics {
+        let found = documented.iter().find(|m| m.name == *name);
+        let same = found.is_some_and(|m| m.kind == *kind && m.help == *help);
+        ensure!(
+            same,
+            "{DOCUMENT} needs the row `| `{name}` | {kind} | <labels> | {help} |`; it has {found:?}"
+        );
+    }
     Ok(())
 }
 

@@ -16,7 +16,9 @@ pub(crate) struct Row {
 
 /// What all clients saw of one event.
 pub(crate) struct Seen {
-    /// When it was over, in milliseconds since 1970, and for how long clients were watched.
+    /// From when on clients were watched, in milliseconds since 1970.
+    pub(crate) since: i64,
+    /// For how long.
     pub(crate) milliseconds: i64,
     /// By client.
     pub(crate) reports: BTreeMap<String, Report>,
@@ -50,7 +52,13 @@ impl Seen {
         let failed: u64 = self.asking().map(Report::failed).sum();
         let slowest = self.asking().flat_map(|r| &r.seconds).map(|s| s.slowest).max().unwrap_or_default();
         let rate = ok as f64 * 1000.0 / self.milliseconds.max(1) as f64;
-        let kinds = if failed == 0 { String::new() } else { format!(" ({})", kinds(&self.failures())) };
+        let failures = self.failures();
+        let begun = |at: Option<&&Failure>| at.map_or(0.0, |f| (f.began - self.since) as f64 / 1000.0);
+        let (first, last) = (begun(failures.first()), begun(failures.last()));
+        let kinds = match failed {
+            0 => String::new(),
+            _ => format!(" (begun {first:.1} to {last:.1} s after: {})", kinds(&failures)),
+        };
         format!("{ok} answered ({rate:.0}/s), {failed} failed{kinds}, slowest {slowest} ms")
     }
 
