@@ -7,7 +7,7 @@ use crate::{
 };
 use linkspan_core::api::names::Target;
 use serde_json::Value;
-use std::{fmt::Write, fs, path::PathBuf};
+use std::{collections::BTreeMap, fmt::Write, fs, path::PathBuf};
 
 const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/CONFIG.md");
 
@@ -112,7 +112,9 @@ fn table_of(path: &str, object: &Value, definitions: &Value, text: &mut String) 
     text.push_str("\n| key | | |\n|---|---|---|\n");
     let required = object["required"].as_array().cloned().unwrap_or_default();
     let mut inner = Vec::new();
-    for (key, about) in object["properties"].as_object().unwrap() {
+    // In the same order whatever features serde_json is built with.
+    let properties: BTreeMap<_, _> = object["properties"].as_object().unwrap().iter().collect();
+    for (key, about) in properties {
         let needed = if required.contains(&Value::from(key.as_str())) { "" } else { "optional" };
         let meaning = about["description"].as_str().unwrap_or_default().replace('\n', " ");
         writeln!(text, "| `{key}` | {needed} | {meaning} |").unwrap();
@@ -142,7 +144,9 @@ fn the_document_lists_every_field_and_flag() {
         )]
         let bless = std::env::var_os("BLESS").is_some();
         assert!(bless, "CONFIG.md differs from the code: run BLESS=1 cargo t -p linkspan-gateway");
-        fs::write(DOCUMENT, text.replacen(found, &expected, 1)).unwrap();
+        let (before, after) = text.split_once(begin).unwrap();
+        let after = &after[found.len()..];
+        fs::write(DOCUMENT, format!("{before}{begin}{expected}{after}")).unwrap();
     }
     let command = <crate::config::Args as clap::CommandFactory>::command();
     for flag in command.get_arguments().filter_map(|argument| argument.get_long()) {
