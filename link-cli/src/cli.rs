@@ -1,9 +1,19 @@
 //! The command line: what can be asked for, with kubectl's global flags.
 
 use crate::commands::{
-    allow::AllowArgs, check::CheckArgs, completion::CompletionArgs, gateways::GatewaysArgs,
-    install::InstallArgs, link::LinkArgs, services::ServicesArgs, uninstall::UninstallArgs,
-    unlink::UnlinkArgs, version::VersionArgs,
+    allow::AllowArgs,
+    check::CheckArgs,
+    completion::CompletionArgs,
+    diagnostics::DiagnosticsArgs,
+    export::{ExportArgs, UnexportArgs},
+    gateways::GatewaysArgs,
+    install::InstallArgs,
+    link::LinkArgs,
+    services::ServicesArgs,
+    uninstall::UninstallArgs,
+    unlink::UnlinkArgs,
+    upgrade::UpgradeArgs,
+    version::VersionArgs,
 };
 use clap::{Args, Parser, Subcommand};
 use linkspan_core::{
@@ -17,9 +27,12 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  done, and all is well
-  1  the operation failed, or a check did
-  2  the command line is wrong
+  0    done, and all is well
+  1    the operation failed, or a check did; stderr says why
+  2    the command line is wrong
+  130  interrupted by Ctrl-C
+
+NO_COLOR in the environment turns colours off. As `kubectl-linkspan` on the PATH it is run by `kubectl linkspan`.
 
 Examples:
   link-cli --context east install | kubectl --context east apply -f -
@@ -52,7 +65,7 @@ pub struct Global {
     /// User to act as
     #[arg(long = "as", global = true, value_name = "USER", help_heading = "Global options")]
     pub impersonate: Option<String>,
-    /// Group to act as; may be repeated
+    /// Group to act as, together with --as; may be repeated
     #[arg(long = "as-group", global = true, value_name = "GROUP", help_heading = "Global options")]
     pub impersonate_groups: Vec<String>,
     /// Longest wait for one answer of an API server; 0 for no limit
@@ -84,6 +97,8 @@ impl Global {
 pub enum Command {
     /// Print everything an installation consists of, for `kubectl apply -f -`
     Install(InstallArgs),
+    /// Print this version of everything with the values of the installation, for `kubectl apply -f -`
+    Upgrade(UpgradeArgs),
     /// Print what `kubectl delete -f -` must remove to undo an installation
     Uninstall(UninstallArgs),
     /// Print the link to this cluster, to be applied in another one; or put it there with --to
@@ -91,14 +106,20 @@ pub enum Command {
     Link(Box<LinkArgs>),
     /// Print what `kubectl delete -f -` must remove to undo a link
     Unlink(UnlinkArgs),
-    /// Print an account that another cluster may link with
+    /// Print an account that another cluster may link with; list and revoke such accounts
     Allow(AllowArgs),
+    /// Export a Service to linked clusters, after a check that it will work
+    Export(ExportArgs),
+    /// Take a Service back from linked clusters
+    Unexport(UnexportArgs),
     /// Show the gateways of linked clusters: alive or not, Services, latency
     Gateways(GatewaysArgs),
     /// Show the Services that links brought
     Services(ServicesArgs),
     /// Look for what is wrong, and say what mends it
     Check(CheckArgs),
+    /// Look deeper: metrics, where a name leads, certificates, a bundle for a bug report
+    Diagnostics(DiagnosticsArgs),
     /// Print the versions of this tool and of the installation
     Version(VersionArgs),
     /// Print a completion script for a shell
@@ -143,6 +164,41 @@ mod tests {
         }
     }
 
+    /// All commands with their path, e.g. `allow list`.
+    fn commands(command: &clap::Command, path: &str, all: &mut Vec<(String, clap::Command)>) {
+        for below in command.get_subcommands() {
+            let path = format!("{path} {}", below.get_name()).trim().to_owned();
+            commands(below, &path, all);
+            all.push((path, below.clone()));
+        }
+    }
+
+    #[test]
+    fn every_command_has_examples_and_they_can_be_typed() {
+        let mut all = vec![];
+        commands(&Cli::command(), "", &mut all);
+        assert!(all.len() > 15, "{}", all.len());
+        for (path, mut command) in all {
+            let help = command.render_long_help().to_string();
+            let (_, examples) = help.split_once("Examples:").unwrap_or_else(|| panic!("{path}: no examples"));
+            let parts = examples.lines().flat_map(|line| line.split(" | "));
+            let typed: Vec<&str> =
+                parts.map(str::trim).filter(|part| part.starts_with("link-cli ")).collect();
+            assert!(!typed.is_empty() || path == "completion", "{path}: no example of link-cli");
+            assert!(typed.is_empty() || typed.iter().any(|line| line.contains(&path)), "{path}: {typed:?}");
+            for line in typed {
+                let words = line.split(" > ").next().unwrap_or_default().split_whitespace();
+                let read = Cli::try_parse_from(words.map(|word| word.trim_matches('\'')));
+                assert!(read.is_ok(), "{path}: {line}: {}", read.unwrap_err());
+            }
+        }
+    }
+
+    #[test]
+    fn a_group_is_acted_as_only_together_with_a_user() {
+        assert!(Cli::try_parse_from(["link-cli", "check", "--as", "a", "--as-group", "b"]).is_ok());
+    }
+
     #[test]
     fn a_wrong_command_line_is_refused() {
         for (line, kind) in [
@@ -151,6 +207,10 @@ mod tests {
             ("link-cli link", ErrorKind::MissingRequiredArgument),
             ("link-cli link --cluster-name a --both", ErrorKind::MissingRequiredArgument),
             ("link-cli link --cluster-name a.b", ErrorKind::ValueValidation),
+            ("link-cli allow", ErrorKind::MissingRequiredArgument),
+            ("link-cli allow revoke", ErrorKind::MissingRequiredArgument),
+            ("link-cli export", ErrorKind::MissingRequiredArgument),
+            ("link-cli diagnostics", ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand),
             ("link-cli unlink", ErrorKind::MissingRequiredArgument),
             ("link-cli check --wait soon", ErrorKind::ValueValidation),
             ("link-cli -L Upper check", ErrorKind::ValueValidation),

@@ -20,6 +20,7 @@ use linkspan_core::{
     process::kube_client::{self, with_causes},
 };
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use std::fmt::Debug;
 
 /// Field manager of what this tool applies itself.
@@ -114,6 +115,28 @@ impl Cluster {
         Ok(both.filter(|(bundle, domain)| !bundle.trim().is_empty() && !domain.trim().is_empty()))
     }
 
+    /// All objects of a kind, as they are; none where the kind is not known here. An empty namespace stands for all.
+    ///
+    /// # Errors
+    /// When the API server cannot be asked, or refuses.
+    pub async fn list_any(
+        &self,
+        api_version: &str,
+        kind: &str,
+        namespace: &str,
+        labels: &str,
+    ) -> anyhow::Result<Vec<Value>> {
+        let api = self.dynamic(&Key::new(api_version, kind, namespace, ""));
+        let found = self.list(&api, &ListParams::default().labels(labels), kind).await?;
+        let typed = |object: DynamicObject| {
+            let mut value = serde_json::to_value(object)?;
+            value["apiVersion"] = Value::String(api_version.to_owned());
+            value["kind"] = Value::String(kind.to_owned());
+            Ok(value)
+        };
+        found.into_iter().map(typed).collect()
+    }
+
     /// Applies `object` by server-side apply; with `dry_run` the server only says what would come of it.
     ///
     /// # Errors
@@ -132,6 +155,21 @@ impl Cluster {
     /// When the API server cannot be asked, or refuses.
     pub async fn find(&self, key: &Key) -> anyhow::Result<Option<DynamicObject>> {
         self.get(&self.dynamic(key), &key.name, &key.kind).await
+    }
+
+    /// Changes a Service; with `dry_run` the server only says whether it would.
+    ///
+    /// # Errors
+    /// When the API server cannot be asked, or refuses.
+    pub async fn patch_service(&self, key: &Key, patch: &Patch<Value>, dry_run: bool) -> anyhow::Result<()> {
+        let params = PatchParams { dry_run, ..PatchParams::default() };
+        let patched = self.dynamic(key).patch(&key.name, &params, patch).await;
+        patched.map(|_| ()).map_err(|e| self.explain(&format!("changing {key}"), &e))
+    }
+
+    /// Namespace of the user's Services: `-n`, else that of the context.
+    pub fn namespace_of_user(&self, global: &Global) -> String {
+        global.namespace.clone().unwrap_or_else(|| self.client.default_namespace().to_owned())
     }
 
     /// Deletes the object; one that is gone already is no error. Returns whether it was there.

@@ -5,6 +5,7 @@
 //! * `manifests`, `checks` and `output` are functions of values: what is installed, what is wrong, how it is shown.
 
 pub mod app;
+pub mod called_as;
 pub mod checks;
 pub mod cli;
 pub mod cluster;

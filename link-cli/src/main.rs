@@ -1,9 +1,7 @@
-//! The executable: reads the command line, runs the command, turns its outcome into an exit code.
+//! The executable: hands its arguments over and ends with the exit code that comes back.
 
-use clap::Parser;
-use link_cli::{app, cli::Cli};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    app::main(Cli::parse())
+    link_cli::app::main(std::env::args_os())
 }

@@ -1,6 +1,7 @@
 //! How results are shown: documents, tables, marks. Pure, apart from [`print()`] and [`note()`].
 
 use crate::manifests::object::Object;
+use jiff::SignedDuration;
 use serde::Serialize;
 use serde_json::Value;
 use std::io::{self, IsTerminal, Write};
@@ -82,6 +83,22 @@ pub fn table(columns: &[Column], rows: &[Vec<String>]) -> String {
     text
 }
 
+/// A span as kubectl writes ages, in its two largest units: `2d3h`, `5m1s`, `0s`.
+pub fn time_span(span: SignedDuration) -> String {
+    let seconds = span.as_secs().unsigned_abs();
+    let units = [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)];
+    let first = units.iter().position(|(_, size)| seconds >= *size).unwrap_or(units.len() - 1);
+    let mut left = seconds;
+    let mut text = String::new();
+    for (unit, size) in units.iter().skip(first).take(2) {
+        if left >= *size || text.is_empty() {
+            text.push_str(&format!("{}{unit}", left / size));
+            left %= size;
+        }
+    }
+    text
+}
+
 /// Whether colours and moving progress suit this stream: a terminal, and nobody asked for none
 /// (<https://no-color.org>).
 pub fn is_lively(stream: &impl IsTerminal) -> bool {
@@ -90,17 +107,29 @@ pub fn is_lively(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && !plain && !dumb
 }
 
-/// Writes to stdout. A reader that went away early (`| head`) is no failure.
+/// Writes to stdout.
 ///
 /// # Errors
-/// When stdout cannot be written for another reason, e.g. a full disk.
+/// When stdout cannot be written: the disk is full, or whoever reads it has gone.
 pub fn print(text: &str) -> anyhow::Result<()> {
+    print_bytes(text.as_bytes())
+}
+
+/// Writes what is no text to stdout.
+///
+/// # Errors
+/// As [`print()`].
+pub fn print_bytes(bytes: &[u8]) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        Err(e) => Err(anyhow::anyhow!("the output cannot be written: {e}")),
-        Ok(()) => Ok(()),
-    }
+    let written = out.write_all(bytes).and_then(|()| out.flush());
+    written.map_err(|e| match e.kind() {
+        io::ErrorKind::BrokenPipe => {
+            anyhow::anyhow!(
+                "the output was cut off: its reader has gone; let it read all, or write to a file"
+            )
+        }
+        _ => anyhow::anyhow!("the output cannot be written: {e}; write to another place"),
+    })
 }
 
 /// Writes a line to stderr; one that nobody reads any more is no failure.
@@ -125,6 +154,21 @@ mod tests {
         for format in [Format::Yaml, Format::Json] {
             let empty: Value = serde_norway::from_str(&documents(&[], format, None)).unwrap();
             assert_eq!(empty, json!({"apiVersion": "v1", "kind": "List", "items": []}));
+        }
+    }
+
+    #[test]
+    fn spans_are_written_in_their_two_largest_units() {
+        for (seconds, text) in [
+            (0, "0s"),
+            (59, "59s"),
+            (301, "5m1s"),
+            (3_600, "1h"),
+            (90_061, "1d1h"),
+            (86_405, "1d"),
+            (-60, "1m"),
+        ] {
+            assert_eq!(time_span(SignedDuration::from_secs(seconds)), text);
         }
     }
 

@@ -14,6 +14,9 @@ pub struct ControllerReport {
     /// All Links, by name.
     #[serde(default)]
     pub links: Vec<LinkReport>,
+    /// What this pod's clock shows (RFC 3339).
+    #[serde(default)]
+    pub now: Option<String>,
 }
 
 /// How one link is.
@@ -44,6 +47,10 @@ pub struct LinkReport {
     pub failing_services: i64,
     /// When the client certificate for this link ends (RFC 3339).
     pub certificate_expires_at: Option<String>,
+    /// When the token for the target's API ends (RFC 3339); absent when there is none, or it does not end.
+    pub token_expires_at: Option<String>,
+    /// The clock of the target's API server minus the controller's, in whole seconds.
+    pub clock_skew_seconds: Option<i64>,
 }
 
 #[cfg(test)]
@@ -58,7 +65,7 @@ mod tests {
             reason: Some(Reason::TlsTrust),
             ..LinkReport::default()
         };
-        let report = ControllerReport { leader: true, links: vec![link] };
+        let report = ControllerReport { leader: true, links: vec![link], now: None };
         let text = serde_json::to_string(&report).unwrap();
         assert_eq!(serde_json::from_str::<ControllerReport>(&text).unwrap(), report);
         let short = r#"{"leader":true,"links":[{"name":"west"}]}"#;

@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod backoff;
 pub mod clock;
+pub mod clock_skew;
 pub mod kube_client;
 pub mod logging;
 pub mod readiness;

@@ -1,34 +1,42 @@
 //! Checks of links and mirrors. Without links there is nothing to check.
 
 use crate::{
-    checks::{Category, Check},
+    checks::{Category, Check, clocks, listed, mirrors, none_dubious, none_wrong, path},
     cli::VERSION,
     observe::{
-        health::{condition, why},
+        health::condition,
         installation::{Credentials, Installation},
-        mirrors::Mirror,
     },
 };
-use linkspan_core::api::{controller_report::LinkReport, labels::CREATED_BY, link::Link, reason::Reason};
+use linkspan_core::api::{controller_report::LinkReport, labels::CREATED_BY, link::Link};
 
 /// All checks of links and mirrors.
 pub fn links(seen: &Installation) -> Category {
     let mut checks = vec![];
+    let health = &seen.health.links;
     match &seen.links {
         Err(e) => checks.push(Check::wrong("Link resources are valid", e, "ask for the right to list Links")),
         Ok(links) if !links.is_empty() => {
             checks.push(valid(links));
             checks.push(versions(links));
             checks.push(credentials(seen, links));
-            checks.push(connected(links, &seen.health));
-            checks.extend(gateways(&seen.health));
-            checks.push(synced(&seen.health));
+            checks.extend(clocks::expiry(health, seen.now));
+            checks.push(connected(links, health));
+            checks.extend(clocks::of_links(health));
+            checks.extend(path::stages(health));
+            checks.push(synced(health));
+            checks.push(mirrors::all_mirrored(links));
         }
         Ok(_) => {}
     }
-    if let (Ok(mirrors), Ok(links)) = (&seen.mirrors, &seen.links) {
-        checks.extend(mirrors_have_endpoints(mirrors, links));
-        checks.extend(orphans(mirrors, links));
+    if let Some(pods) = &seen.gateways {
+        checks.extend(path::every_pod(pods, health));
+        checks.extend(mirrors::ports_bound(pods));
+    }
+    if let (Ok(all), Ok(links)) = (&seen.mirrors, &seen.links) {
+        checks.extend(mirrors::have_endpoints(all, health));
+        checks.extend(mirrors::orphans(all, links));
+        checks.extend(mirrors::port_range(all));
     }
     Category { name: "linkspan-links", checks }
 }
@@ -37,75 +45,63 @@ fn name(link: &Link) -> &str {
     link.metadata.name.as_deref().unwrap_or_default()
 }
 
-fn listed(names: impl IntoIterator<Item = String>) -> Vec<String> {
-    names.into_iter().map(|name| format!("* {name}")).collect()
+fn names(links: &[Link]) -> impl Iterator<Item = String> {
+    links.iter().map(|link| name(link).to_owned())
 }
 
 fn valid(links: &[Link]) -> Check {
-    let description = "Link resources are valid";
-    let wrong: Vec<String> = links
-        .iter()
-        .filter_map(|link| link.spec.settings().err().map(|e| format!("* {}: {e}", name(link))))
-        .collect();
-    if wrong.is_empty() {
-        return Check::well(description, listed(links.iter().map(|link| name(link).to_owned())));
-    }
-    Check::wrong(
-        description,
-        wrong.join("\n"),
-        "correct the field, or apply the output of `link-cli link` again",
-    )
+    let wrong =
+        links.iter().filter_map(|link| link.spec.settings().err().map(|e| format!("{}: {e}", name(link))));
+    let advice = "correct the field, or apply the output of `link-cli link` again";
+    none_wrong("Link resources are valid", names(links), wrong, advice)
 }
 
 fn versions(links: &[Link]) -> Check {
-    let description = "Link and CLI versions match";
     let told = |link: &Link| {
         let made_by = link.metadata.annotations.as_ref().and_then(|all| all.get(CREATED_BY));
         let version = made_by.and_then(|text| text.rsplit_once(' ')).map(|(_, version)| version);
         match version {
             Some(VERSION) => None,
             Some(version) => {
-                Some(format!("* {}: CLI version is {VERSION} but Link version is {version}", name(link)))
+                Some(format!("{}: CLI version is {VERSION} but Link version is {version}", name(link)))
             }
-            None => Some(format!("* {}: unable to determine version", name(link))),
+            None => Some(format!("{}: unable to determine version", name(link))),
         }
     };
-    let other: Vec<String> = links.iter().filter_map(told).collect();
-    if other.is_empty() {
-        return Check::well(description, vec![]);
-    }
-    Check::warning(description, other.join("\n"), "apply the output of `link-cli link` of this version")
+    let advice = "apply the output of `link-cli link` of this version";
+    none_dubious("Link and CLI versions match", [], links.iter().filter_map(told), advice)
 }
 
 fn credentials(seen: &Installation, links: &[Link]) -> Check {
     let description = "remote cluster access credentials are valid";
-    let advice = "apply the output of `link-cli link` again";
     let (mut wrong, mut pending) = (vec![], vec![]);
     for link in links {
         let name = name(link);
         let secret = link.spec.credentials_secret(name);
         match seen.credentials.get(name) {
-            Some(Ok(Credentials::Missing)) => wrong.push(format!("* {name}: Secret {secret} is missing")),
+            Some(Ok(Credentials::Missing)) => wrong.push(format!("{name}: Secret {secret} is missing")),
             Some(Ok(Credentials::Unusable)) => {
-                wrong.push(format!("* {name}: Secret {secret} holds no kubeconfig"));
+                wrong.push(format!("{name}: Secret {secret} holds no kubeconfig"));
             }
             // Without the right to read Secrets, the controller's word has to do.
             Some(Ok(Credentials::Present) | Err(_)) | None => {}
         }
         let status = link.status.clone().unwrap_or_default();
         match condition(&status.conditions, "CredentialsValid") {
-            Some(c) if c.status == "False" => wrong.push(format!("* {name}: {}: {}", c.reason, c.message)),
+            Some(c) if c.status == "False" => wrong.push(format!("{name}: {}: {}", c.reason, c.message)),
             Some(c) if c.status == "True" => {}
-            _ => pending.push(format!("* {name}: not tried yet")),
+            Some(c) => pending.push(format!("{name}: {}: {}", c.reason, c.message)),
+            None => pending.push(format!("{name}: not tried yet")),
         }
     }
-    if !wrong.is_empty() {
-        return Check::wrong(description, wrong.join("\n"), advice);
+    if wrong.is_empty() && !pending.is_empty() {
+        return Check::pending(
+            description,
+            listed(pending).join("\n"),
+            "see the log of the mirror controller",
+        );
     }
-    if !pending.is_empty() {
-        return Check::pending(description, pending.join("\n"), "see the log of the mirror controller");
-    }
-    Check::well(description, listed(links.iter().map(|link| name(link).to_owned())))
+    none_wrong(description, names(links), wrong, "apply the output of `link-cli link` again")
 }
 
 fn connected(links: &[Link], health: &[LinkReport]) -> Check {
@@ -161,106 +157,6 @@ fn by_answer(
         return Check::pending(description, unknown.join("\n"), "see the log of the mirror controller");
     }
     Check::well(description, with(Some(true)))
-}
-
-/// What can be wrong between here and a gateway, in the order in which a connection meets it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    Exposed,
-    Trusted,
-    Answering,
-}
-
-fn stage(reason: Option<Reason>) -> Stage {
-    match reason {
-        Some(Reason::Dns | Reason::Refused | Reason::Timeout) => Stage::Exposed,
-        Some(Reason::TlsTrust | Reason::TlsExpired | Reason::Identity | Reason::WrongCluster) => {
-            Stage::Trusted
-        }
-        _ => Stage::Answering,
-    }
-}
-
-/// Three checks from one verdict, so that "not exposed" and "another trust" are told apart. Of a gateway that fails an
-/// earlier stage the later ones say nothing.
-fn gateways(health: &[LinkReport]) -> Vec<Check> {
-    let stages = [
-        (Stage::Exposed, "gateways of linked clusters are exposed"),
-        (Stage::Trusted, "gateways of linked clusters are the expected ones"),
-        (Stage::Answering, "gateways of linked clusters are alive"),
-    ];
-    let mut checks = vec![];
-    let mut reached: Vec<&LinkReport> = health.iter().collect();
-    for (here, description) in stages {
-        let failed = |link: &LinkReport| link.alive != Some(true) && stage(link.reason) == here;
-        let (broken, passed): (Vec<_>, Vec<_>) = reached.into_iter().partition(|link| failed(link));
-        // A first verdict, and the first certificate, may still be on their way.
-        let coming = |link: &&LinkReport| link.alive.is_none() || link.reason == Some(Reason::NoCredentials);
-        let found = broken
-            .iter()
-            .map(|link| format!("* {}: {}", link.name, why(link)))
-            .collect::<Vec<_>>()
-            .join("\n");
-        if broken.is_empty() && !passed.is_empty() {
-            checks.push(Check::well(description, listed(passed.iter().map(|link| link.name.clone()))));
-        } else if !broken.is_empty() {
-            let advice = "see `link-cli gateways -o wide`";
-            let all_coming = broken.iter().all(coming);
-            checks.push(if all_coming {
-                Check::pending(description, found, advice)
-            } else {
-                Check::wrong(description, found, advice)
-            });
-        }
-        reached = passed;
-    }
-    checks
-}
-
-fn mirrors_have_endpoints(mirrors: &[Mirror], links: &[Link]) -> Option<Check> {
-    let description = "all mirror services have endpoints";
-    let of_links: Vec<&Mirror> =
-        mirrors.iter().filter(|mirror| links.iter().any(|link| name(link) == mirror.link)).collect();
-    if of_links.is_empty() {
-        return None;
-    }
-    let empty: Vec<String> = of_links
-        .iter()
-        .filter(|mirror| mirror.ready == 0)
-        .map(|mirror| {
-            format!("* {}.{} mirrored from cluster [{}]", mirror.name, mirror.namespace, mirror.link)
-        })
-        .collect();
-    if empty.is_empty() {
-        return Some(Check::well(description, vec![]));
-    }
-    let advice =
-        "see whether the Service has ready pods in the target cluster, and whether its gateway is alive";
-    Some(Check::wrong(
-        description,
-        format!("Some mirror services do not have endpoints:\n{}", empty.join("\n")),
-        advice,
-    ))
-}
-
-fn orphans(mirrors: &[Mirror], links: &[Link]) -> Option<Check> {
-    let description = "all mirror services are part of a Link";
-    if mirrors.is_empty() {
-        return None;
-    }
-    let orphans: Vec<String> = mirrors
-        .iter()
-        .filter(|mirror| !links.iter().any(|link| name(link) == mirror.link))
-        .map(|mirror| {
-            format!("* mirror service {}.{} is not part of any Link", mirror.name, mirror.namespace)
-        })
-        .collect();
-    if orphans.is_empty() {
-        return Some(Check::well(description, vec![]));
-    }
-    let advice =
-        "the mirror controller removes them when it runs; else `link-cli unlink --cluster-name NAME --yes`";
-    Some(Check::warning(description, orphans.join("\n"), advice))
 }
 
 #[cfg(test)]

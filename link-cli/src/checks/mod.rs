@@ -1,9 +1,17 @@
 //! What `check` judges: functions from what was seen to verdicts with advice. Pure.
 
+mod clocks;
 pub mod links;
+mod mirrors;
+mod path;
 pub mod pre;
 pub mod render;
+mod rights;
 pub mod system;
+#[cfg(test)]
+mod testing;
+
+use crate::observe::installation::Installation;
 
 /// Checks of one topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,8 +92,60 @@ impl Check {
     }
 }
 
+/// Most lines that a check lists: a cluster may have thousands of Services.
+const LISTED: usize = 20;
+
+/// `* <line>` for each, as far as a reader can take them in.
+fn listed(lines: impl IntoIterator<Item = String>) -> Vec<String> {
+    let mut lines: Vec<String> = lines.into_iter().map(|line| format!("* {line}")).collect();
+    if lines.len() > LISTED {
+        let more = lines.len() - LISTED;
+        lines.truncate(LISTED);
+        lines.push(format!("... and {more} more"));
+    }
+    lines
+}
+
+/// A check of many things: well if none of them is named in `wrong`.
+fn none_wrong(
+    description: &str,
+    seen: impl IntoIterator<Item = String>,
+    wrong: impl IntoIterator<Item = String>,
+    advice: impl Into<String>,
+) -> Check {
+    let wrong = listed(wrong);
+    if wrong.is_empty() {
+        return Check::well(description, listed(seen));
+    }
+    Check::wrong(description, wrong.join("\n"), advice)
+}
+
+/// As [`none_wrong`], of what works although it should not stay so.
+fn none_dubious(
+    description: &str,
+    seen: impl IntoIterator<Item = String>,
+    dubious: impl IntoIterator<Item = String>,
+    advice: impl Into<String>,
+) -> Check {
+    let dubious = listed(dubious);
+    if dubious.is_empty() {
+        return Check::well(description, listed(seen));
+    }
+    Check::warning(description, dubious.join("\n"), advice)
+}
+
 fn problem(found: impl Into<String>, advice: impl Into<String>) -> Problem {
     Problem { found: found.into(), advice: advice.into() }
+}
+
+/// All checks of an installation; where the API does not answer, only that is said.
+pub fn of_installation(seen: &Installation) -> Vec<Category> {
+    let api = system::api(&seen.api_version);
+    if seen.api_version.is_err() {
+        return vec![api];
+    }
+    let all = [api, system::system(seen), links::links(seen)];
+    all.into_iter().filter(|category| !category.checks.is_empty()).collect()
 }
 
 /// Whether nothing failed.

@@ -3,7 +3,7 @@
 use crate::{
     app::Outcome,
     checks::{
-        self, Category, all_well, links, may_come, pre,
+        self, Category, all_well, may_come, pre,
         render::{Form, render},
         system,
     },
@@ -17,6 +17,7 @@ use crate::{
     progress::Progress,
 };
 use clap::Args;
+use linkspan_core::process::clock::Clock;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -25,6 +26,12 @@ const USUAL_WAIT: Duration = Duration::from_secs(300);
 
 /// Flags of `check`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  link-cli --context east check --pre
+  link-cli --context east check --wait 3m
+  link-cli --context east check -o short
+  link-cli --context east check -o json")]
 pub struct CheckArgs {
     /// Only what must hold before an installation
     #[arg(long)]
@@ -71,15 +78,5 @@ async fn before(cluster: &Cluster) -> Vec<Category> {
 }
 
 async fn after(cluster: &Cluster) -> Vec<Category> {
-    let seen = Box::pin(installation::look(cluster)).await;
-    let api = system::api(&seen.api_version);
-    if seen.api_version.is_err() {
-        return vec![api];
-    }
-    let system = system::system(&seen);
-    let links = links::links(&seen);
-    vec![api, system, links]
-        .into_iter()
-        .filter(|category: &checks::Category| !category.checks.is_empty())
-        .collect()
+    checks::of_installation(&Box::pin(installation::look(cluster, &Clock::system())).await)
 }

@@ -6,6 +6,7 @@ use crate::{
     cluster::Cluster,
     observe::{health, mirrors},
     output::{self, Column},
+    progress::Progress,
 };
 use clap::{Args, ValueEnum};
 use linkspan_core::api::{controller_report::LinkReport, reason::Reason};
@@ -15,6 +16,12 @@ use tokio::time::Instant;
 
 /// Flags of `gateways`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  link-cli --context east gateways
+  link-cli --context east gateways --cluster-name west -o wide
+  link-cli --context east gateways --watch
+  link-cli --context east gateways -o json")]
 pub struct GatewaysArgs {
     /// Only the gateway of this linked cluster
     #[arg(long, value_name = "NAME", value_parser = crate::cli::dns_label)]
@@ -49,6 +56,8 @@ struct Row<'a> {
     latency: u64,
     reason: Option<&'a str>,
     addresses: &'a [String],
+    latency_percentiles: Option<[u64; 3]>,
+    certificate_expires_at: Option<&'a str>,
 }
 
 /// Runs `gateways`.
@@ -57,17 +66,21 @@ struct Row<'a> {
 /// When Links or Services cannot be listed, or the named cluster is not linked.
 pub async fn run(global: &Global, args: GatewaysArgs) -> anyhow::Result<Outcome> {
     let cluster = Cluster::connect(global, None).await?;
-    if health::list(&cluster).await?.is_empty() {
-        output::note(&format!(
-            "no cluster is linked in context {}: `link-cli link --help` says how",
-            cluster.context
-        ));
-    }
     let deadline = Instant::now() + args.wait;
+    let mut progress = Progress::on_stderr();
     let mut shown = String::new();
+    let mut looks = 0_u32;
     loop {
         let (links, counts) = tokio::join!(health::links(&cluster), mirrors::counts(&cluster));
-        let (mut links, counts) = (links?, counts?);
+        // Who may not list Services everywhere is told what the controller counts.
+        let (mut links, counts) = (links?, counts.ok());
+        looks += 1;
+        if looks == 1 && links.is_empty() {
+            progress.line(&format!(
+                "no cluster is linked in context {}: `link-cli link --help` says how",
+                cluster.context
+            ));
+        }
         if let Some(name) = &args.cluster_name {
             links.retain(|link| &link.name == name);
             anyhow::ensure!(
@@ -77,10 +90,17 @@ pub async fn run(global: &Global, args: GatewaysArgs) -> anyhow::Result<Outcome>
             );
         }
         let settled = links.iter().all(|link| link.alive.is_some()) || Instant::now() >= deadline;
-        let text = render(&links, &counts, args.output);
-        if (settled || args.watch) && text != shown {
-            output::print(&text)?;
-            shown = text;
+        let text = render(&links, counts.as_ref(), args.output);
+        if settled || args.watch {
+            progress.end();
+            if text != shown {
+                output::print(&text)?;
+                shown = text;
+            }
+        } else {
+            let unknown: Vec<&str> =
+                links.iter().filter(|link| link.alive.is_none()).map(|link| link.name.as_str()).collect();
+            progress.waiting(&format!("the first probes of {}", unknown.join(", ")));
         }
         if settled && !args.watch {
             return Ok(Outcome::Well);
@@ -89,8 +109,11 @@ pub async fn run(global: &Global, args: GatewaysArgs) -> anyhow::Result<Outcome>
     }
 }
 
-fn render(links: &[LinkReport], counts: &BTreeMap<String, usize>, form: Option<Form>) -> String {
-    let count = |link: &LinkReport| counts.get(&link.name).copied().unwrap_or_default();
+fn render(links: &[LinkReport], counts: Option<&BTreeMap<String, usize>>, form: Option<Form>) -> String {
+    let count = |link: &LinkReport| match counts {
+        Some(counts) => counts.get(&link.name).copied().unwrap_or_default(),
+        None => usize::try_from(link.mirrored_services).unwrap_or_default(),
+    };
     if form == Some(Form::Json) {
         return output::json(&links.iter().map(|link| row(link, count(link))).collect::<Vec<_>>());
     }
@@ -119,6 +142,8 @@ fn row(link: &LinkReport, services: usize) -> Row<'_> {
         latency: if alive { milliseconds(link.latency_ms.unwrap_or_default()) } else { 0 },
         reason: link.reason.map(Reason::as_str),
         addresses: &link.addresses,
+        latency_percentiles: link.latency_percentiles_ms.filter(|_| alive).map(|all| all.map(milliseconds)),
+        certificate_expires_at: link.certificate_expires_at.as_deref(),
     }
 }
 
@@ -187,23 +212,29 @@ cluster-west  True           5         10ms
 north         False          0            -  
 south         False          0            -  
 ";
-        assert_eq!(render(&links(), &counts, None), expected);
-        assert_eq!(render(&[], &counts, None), "CLUSTER  ALIVE    NUM_SVC      LATENCY  \n");
+        assert_eq!(render(&links(), Some(&counts), None), expected);
+        assert_eq!(render(&[], Some(&counts), None), "CLUSTER  ALIVE    NUM_SVC      LATENCY  \n");
     }
 
     #[test]
     fn wide_and_json_tell_more() {
         let counts = BTreeMap::new();
-        let wide = render(&links(), &counts, Some(Form::Wide));
+        let wide = render(&links(), Some(&counts), Some(Form::Wide));
         for word in ["172.18.0.100:4143", "refused", "12ms", "2026-01-02T03:04:05Z"] {
             assert!(wide.contains(word), "{word} in {wide}");
         }
         let json: serde_json::Value =
-            serde_json::from_str(&render(&links(), &counts, Some(Form::Json))).unwrap();
+            serde_json::from_str(&render(&links(), Some(&counts), Some(Form::Json))).unwrap();
         assert_eq!(json[0]["clusterName"], "cluster-west");
         assert_eq!((json[0]["alive"].as_bool(), json[0]["latency"].as_u64()), (Some(true), Some(10)));
         assert_eq!((json[1]["alive"].as_bool(), json[1]["reason"].as_str()), (Some(false), Some("refused")));
-        assert_eq!(render(&[], &counts, Some(Form::Json)), "[]\n");
+        assert_eq!(render(&[], Some(&counts), Some(Form::Json)), "[]\n");
+    }
+
+    #[test]
+    fn without_the_right_to_count_services_the_controllers_count_is_shown() {
+        let link = LinkReport { name: "west".into(), mirrored_services: 7, ..LinkReport::default() };
+        assert!(render(&[link], None, None).contains("  7  "), "as the controller says");
     }
 
     #[test]

@@ -5,11 +5,11 @@ use crate::{
     cli::Global,
     cluster::Cluster,
     manifests::{object::Object, system, values::Values},
+    observe::standing::{self, Standing},
     output::{self, Format},
 };
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 use linkspan_core::api::{crds::PART_OF, link::Link};
 use serde_json::{Value, json};
@@ -17,7 +17,23 @@ use std::path::PathBuf;
 
 /// Flags of `install`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  link-cli --context east install | kubectl --context east apply -f -
+  link-cli --context east install --ha --registry registry.example/mirror > linkspan.yaml
+  link-cli --context east install -f values.yaml --set gateway.replicas=4
+  link-cli install --crds --ignore-cluster > definitions.yaml")]
 pub struct InstallArgs {
+    /// Do not ask the cluster whether something is in the way
+    #[arg(long)]
+    ignore_cluster: bool,
+    #[command(flatten)]
+    chosen: Chosen,
+}
+
+/// What both `install` and `upgrade` can be told.
+#[derive(Debug, Args)]
+pub struct Chosen {
     /// Three gateways and two controllers, spread over nodes, with disruption budgets
     #[arg(long)]
     ha: bool,
@@ -42,25 +58,31 @@ pub struct InstallArgs {
     /// One value, as for the Helm chart, e.g. gateway.replicas=3; may be repeated
     #[arg(long, value_name = "NAME=VALUE")]
     set: Vec<String>,
+    /// One value that is a text, whatever it looks like; may be repeated
+    #[arg(long, value_name = "NAME=VALUE")]
+    set_string: Vec<String>,
     /// Print only the CustomResourceDefinitions
     #[arg(long, conflicts_with = "skip_crds")]
     crds: bool,
     /// Print no CustomResourceDefinitions
     #[arg(long)]
     skip_crds: bool,
-    /// Do not ask the cluster whether something is in the way
-    #[arg(long)]
-    ignore_cluster: bool,
     /// Form of the output
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
 }
 
-impl InstallArgs {
-    /// The values that these flags choose: files first, then `--set`, then the flags of their own.
-    fn values(&self) -> anyhow::Result<Values> {
-        let files = self.values.iter().map(read_values).collect::<anyhow::Result<Vec<_>>>()?;
-        let mut values = Values::from_layers(files, &self.set)?;
+impl Chosen {
+    /// The values that these flags choose: those that are kept, then files, then `--set`, then the flags of their own.
+    fn values(&self, kept: Option<Value>) -> anyhow::Result<Values> {
+        let files = self.values.iter().map(read_values);
+        let layers = kept.into_iter().map(Ok).chain(files).collect::<anyhow::Result<Vec<_>>>()?;
+        let texts = self.set_string.iter().map(|set| match set.split_once('=') {
+            Some((name, text)) => format!("{name}={}", json!(text)),
+            None => set.clone(),
+        });
+        let sets: Vec<String> = self.set.iter().cloned().chain(texts).collect();
+        let mut values = Values::from_layers(layers, &sets)?;
         values.ha |= self.ha;
         if let Some(service_type) = &self.gateway_service_type {
             values.gateway.service_type.clone_from(service_type);
@@ -76,9 +98,22 @@ impl InstallArgs {
         Ok(values.checked()?)
     }
 
-    /// What is printed.
-    fn objects(&self, namespace: &str) -> anyhow::Result<Vec<Object>> {
-        let values = self.values()?;
+    /// Form of the output.
+    pub fn output(&self) -> Format {
+        self.output
+    }
+
+    /// Whether another product's definitions may stay.
+    pub fn without_definitions(&self) -> bool {
+        self.skip_crds
+    }
+
+    /// What is printed. `kept`: values of an earlier installation.
+    ///
+    /// # Errors
+    /// When a value cannot be used.
+    pub fn objects(&self, namespace: &str, kept: Option<Value>) -> anyhow::Result<Vec<Object>> {
+        let values = self.values(kept)?;
         let mut objects = if self.skip_crds { vec![] } else { system::definitions() };
         if !self.crds {
             objects.push(system::namespace(namespace));
@@ -91,33 +126,47 @@ impl InstallArgs {
 /// Runs `install`.
 ///
 /// # Errors
-/// When a value cannot be used, or another product's definitions are in the way.
+/// When a value cannot be used, or something else is in the way.
 pub async fn run(global: &Global, args: InstallArgs) -> anyhow::Result<Outcome> {
-    let objects = args.objects(&global.linkspan_namespace)?;
-    if !args.ignore_cluster && !args.skip_crds {
+    let chosen = &args.chosen;
+    let objects = chosen.objects(&global.linkspan_namespace, None)?;
+    if !args.ignore_cluster {
         let cluster = Cluster::connect(global, None).await?;
-        refuse_foreign_definitions(&cluster).await?;
+        let found = standing::look(&cluster).await;
+        let found =
+            found.map_err(|e| anyhow!("{e:#} (--ignore-cluster prints without asking the cluster)"))?;
+        if let Some(why) = obstacle(&found, &cluster.namespace, chosen.skip_crds) {
+            bail!("{why} (context {})", cluster.context);
+        }
+        if found.values.is_some() {
+            output::note(&format!(
+                "Linkspan is installed in context {} already: `link-cli upgrade` keeps its values, this has the defaults and what the flags say",
+                cluster.context
+            ));
+        }
     }
-    output::print(&output::documents(&objects, args.output, None))?;
+    output::print(&output::documents(&objects, chosen.output, None))?;
     Ok(Outcome::Well)
 }
 
-/// Ends with advice where the Link's definition belongs to somebody else.
-///
-/// # Errors
-/// When it does, or the cluster cannot be asked.
-async fn refuse_foreign_definitions(cluster: &Cluster) -> anyhow::Result<()> {
-    let api = cluster.all::<CustomResourceDefinition>();
-    let asked = cluster.get(&api, Link::crd_name(), "CustomResourceDefinition").await;
-    let found = asked.map_err(|e| anyhow!("{e:#} (--ignore-cluster prints without asking the cluster)"))?;
-    if found.as_ref().is_some_and(|crd| !is_ours(&json!(crd.metadata.labels))) {
-        bail!(
-            "CustomResourceDefinition {} in context {} belongs to another product, whose Links would be read wrongly: remove that product first, or print with --skip-crds if its definition is to stay",
-            Link::crd_name(),
-            cluster.context
-        );
+/// Why nothing may be installed or upgraded here: one sentence with advice.
+pub fn obstacle(found: &Standing, namespace: &str, without_definitions: bool) -> Option<String> {
+    let link = Link::crd_name();
+    let foreign = found.definitions.iter().any(|d| d.name == link && !is_ours(&d.labels));
+    if foreign && !without_definitions {
+        return Some(format!(
+            "CustomResourceDefinition {link} belongs to another product, whose Links would be read wrongly: remove that product first, or print with --skip-crds if its definition is to stay"
+        ));
     }
-    Ok(())
+    if let Some(release) = &found.helm_release {
+        return Some(format!(
+            "Linkspan is installed here by Helm, as release {release}: use `helm upgrade {release}`, which knows its values"
+        ));
+    }
+    let other = found.owner_namespace.as_ref().filter(|owner| *owner != namespace)?;
+    Some(format!(
+        "Linkspan is installed in namespace {other}, and a cluster has room for one installation: name it with -L {other}, or uninstall it first"
+    ))
 }
 
 /// Whether labels are those of our own objects.
@@ -138,16 +187,17 @@ fn read_values(path: &PathBuf) -> anyhow::Result<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::observe::standing::Definition;
     use crate::{
         cli::{Cli, Command},
         manifests::object::Key,
     };
     use clap::Parser;
 
-    fn install(flags: &str) -> InstallArgs {
+    fn install(flags: &str) -> Chosen {
         let line = ["link-cli", "install"].into_iter().chain(flags.split_whitespace());
         match Cli::try_parse_from(line).unwrap().command {
-            Command::Install(args) => args,
+            Command::Install(args) => args.chosen,
             other => panic!("{other:?}"),
         }
     }
@@ -155,7 +205,7 @@ mod tests {
     #[test]
     fn definitions_come_first_then_the_namespace() {
         let kinds = |flags| -> Vec<String> {
-            install(flags).objects("linkspan").unwrap().iter().map(|o| Key::of(o).kind).collect()
+            install(flags).objects("linkspan", None).unwrap().iter().map(|o| Key::of(o).kind).collect()
         };
         let all = kinds("");
         assert_eq!(all[..3], ["CustomResourceDefinition", "CustomResourceDefinition", "Namespace"]);
@@ -165,12 +215,38 @@ mod tests {
 
     #[test]
     fn flags_win_over_set() {
-        let values = install("--set gateway.replicas=5 --set registry=a --registry b --ha").values().unwrap();
+        let values =
+            install("--set gateway.replicas=5 --set registry=a --registry b --ha").values(None).unwrap();
         assert_eq!(
             (values.gateway_replicas(), values.controller_replicas(), values.registry.as_str()),
             (5, 2, "b")
         );
-        assert!(install("--gateway-service-type Load").values().is_err());
+        let text = install("--set-string gateway.serviceAnnotations.a=1").values(None).unwrap();
+        assert_eq!(text.gateway.service_annotations["a"], "1");
+        assert!(install("--gateway-service-type Load").values(None).is_err());
+    }
+
+    #[test]
+    fn kept_values_are_overlaid_by_flags() {
+        let kept = json!({"gateway": {"replicas": 5, "port": 5143}});
+        let values = install("--gateway-replicas 4").values(Some(kept)).unwrap();
+        assert_eq!((values.gateway_replicas(), values.gateway.port), (4, 5143));
+    }
+
+    #[test]
+    fn what_is_in_the_way_is_told_with_what_mends_it() {
+        let nothing = Standing::default();
+        assert_eq!(obstacle(&nothing, "linkspan", false), None);
+        let named = |name: &str, labels| Definition { name: name.into(), labels, stored_versions: vec![] };
+        let foreign =
+            Standing { definitions: vec![named(Link::crd_name(), json!({}))], ..Standing::default() };
+        assert!(obstacle(&foreign, "linkspan", false).unwrap().contains("another product"));
+        assert_eq!(obstacle(&foreign, "linkspan", true), None);
+        let helm = Standing { helm_release: Some("ls".into()), ..Standing::default() };
+        assert!(obstacle(&helm, "linkspan", false).unwrap().contains("helm upgrade ls"));
+        let elsewhere = Standing { owner_namespace: Some("tools".into()), ..Standing::default() };
+        assert!(obstacle(&elsewhere, "linkspan", false).unwrap().contains("-L tools"));
+        assert_eq!(obstacle(&elsewhere, "tools", false), None);
     }
 
     #[test]

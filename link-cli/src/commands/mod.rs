@@ -3,6 +3,8 @@
 pub mod allow;
 pub mod check;
 pub mod completion;
+pub mod diagnostics;
+pub mod export;
 pub mod gateways;
 pub mod install;
 pub mod link;
@@ -10,4 +12,5 @@ pub mod link_to;
 pub mod services;
 pub mod uninstall;
 pub mod unlink;
+pub mod upgrade;
 pub mod version;

@@ -12,6 +12,11 @@ use serde_json::json;
 
 /// Flags of `services`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  link-cli --context east services
+  link-cli --context east -n shop services --cluster-name west -o wide
+  link-cli --context east services -o json")]
 pub struct ServicesArgs {
     /// Only those of this linked cluster
     #[arg(long, value_name = "NAME", value_parser = crate::cli::dns_label)]
@@ -95,6 +100,7 @@ mod tests {
             ports: vec![80, 443],
             ready: 1,
             endpoints: 2,
+            gateway_ports: vec![],
         };
         let table = render(std::slice::from_ref(&mirror), Some(Form::Wide));
         assert_eq!(

@@ -9,8 +9,9 @@ use crate::{
         object::{Key, Object},
         system,
         values::Values,
+        workloads::CONTROLLER_COMPONENT,
     },
-    observe::{health, mirrors},
+    observe::{health, mirrors, pods, splits},
     output::{self, Format},
     progress::{Look, Progress, wait_for},
 };
@@ -18,12 +19,17 @@ use anyhow::bail;
 use clap::Args;
 use k8s_openapi::api::{certificates::v1::CertificateSigningRequest, core::v1::Namespace};
 use kube::api::{Api, ListParams};
-use linkspan_core::api::labels::SIGNER;
+use linkspan_core::api::labels::{CONTROLLER, SIGNER, SPLIT};
 use serde_json::json;
 use std::time::Duration;
 
 /// Flags of `uninstall`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  link-cli --context east uninstall | kubectl --context east delete -f -
+  link-cli --context east uninstall --yes
+  link-cli --context east uninstall --yes --force")]
 pub struct UninstallArgs {
     /// Remove what Links exist too
     #[arg(long)]
@@ -42,7 +48,8 @@ pub struct UninstallArgs {
 /// Runs `uninstall`. Where there is nothing to undo, that is said on stderr, and is no failure.
 ///
 /// # Errors
-/// When Links exist and `--force` is not given, the cluster cannot be asked, or something is not deleted in time.
+/// When Links or splits exist and `--force` is not given, the cluster cannot be asked, or something is not deleted in
+/// time.
 pub async fn run(global: &Global, args: UninstallArgs) -> anyhow::Result<Outcome> {
     let cluster = Cluster::connect(global, None).await?;
     let links: Vec<String> =
@@ -53,18 +60,92 @@ pub async fn run(global: &Global, args: UninstallArgs) -> anyhow::Result<Outcome
             links.join("\n  * ")
         );
     }
+    let split = splits::taken_over(&cluster).await?;
+    if !split.is_empty() && !args.yes {
+        if !args.force {
+            bail!("{}", refused_for_splits(&split));
+        }
+        for key in &split {
+            output::note(&format!(
+                "warning: run this first, or {key} is left without endpoints: {}",
+                by_hand(&cluster, key)
+            ));
+        }
+    }
     let (of_links, of_system) = existing(&cluster, &links).await?;
-    if of_links.is_empty() && of_system.is_empty() {
+    if of_links.is_empty() && of_system.is_empty() && split.is_empty() {
         output::note(&format!("nothing to uninstall in context {}", cluster.context));
     }
     if args.yes {
-        // Links go while the controller still runs, so that it can tidy up after them.
-        delete_and_wait(&cluster, &of_links, args.wait).await?;
+        undo_splits(&cluster, &split, args.wait).await?;
+        if split.is_empty() {
+            // Links go while the controller still runs, so that it can tidy up after them.
+            delete_and_wait(&cluster, &of_links, args.wait).await?;
+        } else {
+            // What splits had beside their Services belongs to nobody now.
+            let slices = splits::our_slices(&cluster).await?;
+            delete_and_wait(&cluster, &[of_links, slices].concat(), args.wait).await?;
+        }
         delete_and_wait(&cluster, &of_system, args.wait).await?;
     } else {
         print_stubs(&[of_links, of_system].concat(), args.output)?;
     }
     Ok(Outcome::Well)
+}
+
+fn refused_for_splits(split: &[Key]) -> String {
+    let names: Vec<String> = split.iter().map(|key| format!("{}/{}", key.namespace, key.name)).collect();
+    format!(
+        "Please end the traffic splits of the following Services before uninstalling Linkspan, or they are left without endpoints:\n  * {}\n(delete their TrafficSplits, or use --yes, which gives the Services back to their pods first)",
+        names.join("\n  * ")
+    )
+}
+
+fn by_hand(cluster: &Cluster, key: &Key) -> String {
+    format!(
+        "kubectl --context {} -n {} patch service {} --type=merge -p '{}'",
+        cluster.context,
+        key.namespace,
+        key.name,
+        json!({"spec": {"selector": {SPLIT: null}}})
+    )
+}
+
+/// Longest wait for Kubernetes to find the pods of a Service again; one without pods has nothing to wait for.
+const OWN_ENDPOINTS: Duration = Duration::from_secs(5);
+
+/// Gives split Services back to their own pods. The controller goes first: it would take them over again.
+async fn undo_splits(cluster: &Cluster, split: &[Key], limit: Duration) -> anyhow::Result<()> {
+    if split.is_empty() {
+        return Ok(());
+    }
+    let mut progress = Progress::on_stderr();
+    let controller = Key::new("apps/v1", "Deployment", &cluster.namespace, CONTROLLER);
+    delete_and_wait(cluster, &[controller], limit).await?;
+    wait_for(&mut progress, limit, async || {
+        let left = pods::list(cluster, CONTROLLER_COMPONENT).await?;
+        Ok(match left.first() {
+            Some(pod) => Look::NotYet(format!("pod {} of the controller is not gone yet", pod.name)),
+            None => Look::Done(()),
+        })
+    })
+    .await?;
+    for key in split {
+        splits::undo(cluster, key).await?;
+        progress.line(&format!("{}: {key} has its own selector again", cluster.context));
+    }
+    for key in split {
+        let found = wait_for(&mut progress, limit.min(OWN_ENDPOINTS), async || {
+            Ok(match splits::has_own_endpoints(cluster, key).await? {
+                true => Look::Done(()),
+                false => Look::NotYet(format!("{key} has no endpoints of its own")),
+            })
+        });
+        if let Err(e) = found.await {
+            progress.line(&format!("warning: {e:#}"));
+        }
+    }
+    Ok(())
 }
 
 /// What stands: of links (mirrors too), and of the system.

@@ -14,6 +14,10 @@ use std::time::Duration;
 
 /// Flags of `unlink`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  link-cli --context east unlink --cluster-name west | kubectl --context east delete -f -
+  link-cli --context east unlink --cluster-name west --yes")]
 pub struct UnlinkArgs {
     /// Name of the linked cluster
     #[arg(long, value_name = "NAME", value_parser = dns_label)]

@@ -12,6 +12,10 @@ use serde_json::json;
 
 /// Flags of `version`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  link-cli version --client
+  link-cli --context east version -o json")]
 pub struct VersionArgs {
     /// Only the version of this tool; no cluster is asked
     #[arg(long)]

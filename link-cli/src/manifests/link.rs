@@ -3,7 +3,7 @@
 use crate::{
     cli::VERSION,
     manifests::{
-        object::{Key, Object, metadata},
+        object::{Key, Object, metadata, without_nulls},
         rights,
     },
 };
@@ -189,18 +189,6 @@ fn link(input: &LinkInput) -> Object {
     object["metadata"] = metadata;
     without_nulls(&mut object);
     object
-}
-
-/// Removes absent fields, which the types print as `null`.
-fn without_nulls(value: &mut Value) {
-    match value {
-        Value::Object(fields) => {
-            fields.retain(|_, field| !field.is_null());
-            fields.values_mut().for_each(without_nulls);
-        }
-        Value::Array(items) => items.iter_mut().for_each(without_nulls),
-        _ => {}
-    }
 }
 
 #[cfg(test)]

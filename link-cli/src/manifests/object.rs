@@ -67,3 +67,15 @@ pub fn metadata(namespace: &str, name: &str, labels: &[(&str, &str)]) -> Value {
     }
     metadata
 }
+
+/// Removes absent fields, which types print as `null`.
+pub fn without_nulls(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|_, field| !field.is_null());
+            fields.values_mut().for_each(without_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(without_nulls),
+        _ => {}
+    }
+}

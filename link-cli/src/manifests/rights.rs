@@ -4,7 +4,7 @@
 //! watch their Secrets and ConfigMaps one by one. `create` cannot be limited to names at all.
 
 use crate::manifests::{
-    object::{Object, metadata},
+    object::{Key, Object, metadata},
     values::Values,
 };
 use linkspan_core::api::{
@@ -101,6 +101,18 @@ pub fn link_account(namespace: &str, name: &str) -> Vec<Object> {
         binding("RoleBinding", namespace, name, name, name),
         cluster_binding(name, namespace, REMOTE_ACCESS, name),
     ]
+}
+
+/// Name of the Secret with an account's token that never ends, where one was asked for.
+pub fn token_secret(account: &str) -> String {
+    format!("{account}-token")
+}
+
+/// Everything that there is of an account for linked clusters.
+pub fn link_account_keys(namespace: &str, name: &str) -> Vec<Key> {
+    let mut keys: Vec<Key> = link_account(namespace, name).iter().map(Key::of).collect();
+    keys.push(Key::new("v1", "Secret", namespace, &token_secret(name)));
+    keys
 }
 
 /// What the controller of the importing cluster may read for one link: its credentials and its CA bundle.

@@ -2,7 +2,7 @@
 
 use crate::manifests::{
     admission,
-    object::{Key, Object, metadata},
+    object::{Key, Object, metadata, without_nulls},
     optional, rights,
     values::Values,
     workloads,
@@ -13,6 +13,11 @@ use linkspan_core::api::{
     labels::{FIELD_MANAGER, REMOTE_ACCESS_ACCOUNT},
 };
 use serde_json::json;
+
+/// ConfigMap with the values of the installation, so that `upgrade` can keep them.
+pub const VALUES_CONFIG_MAP: &str = "linkspan-values";
+/// Key of [`VALUES_CONFIG_MAP`]: the values as JSON; those that are absent have their defaults.
+pub const VALUES_KEY: &str = "values.json";
 
 /// The definitions of our resources.
 pub fn definitions() -> Vec<Object> {
@@ -38,7 +43,29 @@ pub fn parts(namespace: &str, values: &Values) -> Vec<Object> {
     all.extend(workloads::disruption_budgets(namespace, values));
     all.extend(optional::network_policies(namespace, values));
     all.extend(optional::pod_monitor(namespace, values));
+    all.push(kept_values(namespace, values));
     all
+}
+
+fn kept_values(namespace: &str, values: &Values) -> Object {
+    let mut values = json!(values);
+    without_nulls(&mut values);
+    json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": metadata(namespace, VALUES_CONFIG_MAP, &[]),
+        "data": {VALUES_KEY: values.to_string()},
+    })
+}
+
+/// The parts that some values bring and others do not.
+pub fn only_with_some_values(namespace: &str) -> Vec<Key> {
+    let keys = |values: &Values| parts(namespace, values).iter().map(Key::of).collect::<Vec<_>>();
+    let mut all = Values { ha: true, ..Values::default() };
+    all.network_policies.enabled = true;
+    all.pod_monitor.enabled = true;
+    let least = keys(&Values::default());
+    keys(&all).into_iter().filter(|key| !least.contains(key)).collect()
 }
 
 /// The objects of an installation that are not in its namespace, and the namespace: what `uninstall` removes. The

@@ -1,24 +1,64 @@
 //! How links are: what the controller's leader says, else what the Links' status says.
 
-use crate::{cluster::Cluster, manifests::workloads::CONTROLLER_COMPONENT};
-use k8s_openapi::api::core::v1::Pod;
+use crate::{
+    cluster::Cluster,
+    manifests::workloads::CONTROLLER_COMPONENT,
+    observe::pods::{self, Asked},
+};
 use kube::api::ListParams;
 use linkspan_core::api::{
     condition::Condition,
     controller_report::{ControllerReport, LinkReport},
-    labels::{ADMIN_PORT, COMPONENT},
     link::Link,
     reason::Reason,
 };
 
-/// What was to be learned from the controller's pods.
-enum Told {
-    /// The leader's word.
-    Leader(ControllerReport),
+/// How the links are, and who says so.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Health {
+    /// All links by name. A Link always has an entry.
+    pub links: Vec<LinkReport>,
+    /// Who says so.
+    pub source: Source,
+}
+
+/// Who says how the links are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Source {
+    /// The controller that leads: its pod, and the time by its clock.
+    Leader {
+        /// Name of the pod.
+        pod: String,
+        /// Its time (RFC 3339).
+        now: Option<String>,
+    },
     /// No pod of the controller leads, so that nobody knows how the links are now.
     NobodyLeads,
-    /// The user may not ask pods.
+    /// The user may not ask pods: the Links' status has to do.
+    #[default]
+    Status,
+}
+
+/// What was to be learned from the controller's pods.
+enum Told {
+    Leader(String, ControllerReport),
+    NobodyLeads,
     MayNotAsk,
+}
+
+/// All links by name, as well as they are known, and by whom.
+///
+/// # Errors
+/// When the Links cannot be listed.
+pub async fn look(cluster: &Cluster) -> anyhow::Result<Health> {
+    let (links, told) = tokio::join!(list(cluster), ask_leader(cluster));
+    let links = links?;
+    let source = match &told {
+        Told::Leader(pod, report) => Source::Leader { pod: pod.clone(), now: report.now.clone() },
+        Told::NobodyLeads => Source::NobodyLeads,
+        Told::MayNotAsk => Source::Status,
+    };
+    Ok(Health { links: merged(&links, told), source })
 }
 
 /// All links by name, as well as they are known. A Link always has an entry.
@@ -26,8 +66,7 @@ enum Told {
 /// # Errors
 /// When the Links cannot be listed.
 pub async fn links(cluster: &Cluster) -> anyhow::Result<Vec<LinkReport>> {
-    let (links, told) = tokio::join!(list(cluster), ask_leader(cluster));
-    Ok(merged(&links?, told))
+    Ok(look(cluster).await?.links)
 }
 
 /// The Links of the installation.
@@ -40,32 +79,26 @@ pub async fn list(cluster: &Cluster) -> anyhow::Result<Vec<Link>> {
 
 /// Asks the controller's pods, through the API server, until one leads.
 async fn ask_leader(cluster: &Cluster) -> Told {
-    let params = ListParams::default().labels(&format!("{COMPONENT}={CONTROLLER_COMPONENT}"));
-    let Ok(pods) = cluster.ours::<Pod>().list(&params).await else { return Told::MayNotAsk };
-    for pod in pods {
-        let running = pod.status.and_then(|status| status.phase).as_deref() == Some("Running");
-        let Some(name) = pod.metadata.name.filter(|_| running) else { continue };
-        match report_of(cluster, &name).await {
-            Ok(report) if report.leader => return Told::Leader(report),
-            Err(kube::Error::Api(status)) if status.code == 403 => return Told::MayNotAsk,
-            // A standby, or a pod that does not answer: another one may lead.
-            Ok(_) | Err(_) => {}
+    let Ok(pods) = pods::list(cluster, CONTROLLER_COMPONENT).await else { return Told::MayNotAsk };
+    for pod in pods.into_iter().filter(|pod| pod.running) {
+        match pods::ask(cluster, &pod.name, "/links").await {
+            Asked::NotAllowed => return Told::MayNotAsk,
+            Asked::Answer(text) => match serde_json::from_str::<ControllerReport>(&text) {
+                Ok(report) if report.leader => return Told::Leader(pod.name, report),
+                // A standby, or something else at this port: another pod may lead.
+                Ok(_) | Err(_) => {}
+            },
+            Asked::Silent(_) => {}
         }
     }
     Told::NobodyLeads
-}
-
-async fn report_of(cluster: &Cluster, pod: &str) -> kube::Result<ControllerReport> {
-    let path = format!("/api/v1/namespaces/{}/pods/{pod}:{ADMIN_PORT}/proxy/links", cluster.namespace);
-    let request = http::Request::get(path).body(vec![]).map_err(kube::Error::HttpError)?;
-    cluster.client.request(request).await
 }
 
 /// One entry per Link, by name: the leader's where there is one, else by the Link's status, of which, where nobody
 /// leads, the gateway's life is not believed.
 fn merged(links: &[Link], told: Told) -> Vec<LinkReport> {
     let nobody = matches!(told, Told::NobodyLeads);
-    let mut entries = if let Told::Leader(report) = told { report.links } else { vec![] };
+    let mut entries = if let Told::Leader(_, report) = told { report.links } else { vec![] };
     let mut all: Vec<LinkReport> = links
         .iter()
         .map(|link| {
@@ -107,6 +140,7 @@ fn from_status(name: &str, link: &Link) -> LinkReport {
         mirrored_services: counts.mirrored,
         failing_services: counts.failing,
         certificate_expires_at: status.certificate_expires_at,
+        token_expires_at: status.token_expires_at,
         ..LinkReport::default()
     }
 }
@@ -148,6 +182,7 @@ mod tests {
         let dead = Condition::no("GatewayAlive", "TlsTrust", "unknown issuer");
         let report = ControllerReport {
             leader: true,
+            now: None,
             links: vec![
                 LinkReport {
                     name: "b".into(),
@@ -158,7 +193,7 @@ mod tests {
                 LinkReport { name: "gone".into(), ..LinkReport::default() },
             ],
         };
-        let all = merged(&[link("b", vec![]), link("a", vec![dead])], Told::Leader(report));
+        let all = merged(&[link("b", vec![]), link("a", vec![dead])], Told::Leader("pod".into(), report));
         let names: Vec<&str> = all.iter().map(|l| l.name.as_str()).collect();
         assert_eq!(names, ["a", "b"], "sorted, and none that is no Link");
         assert_eq!((all[0].alive, all[0].reason), (Some(false), Some(Reason::TlsTrust)));

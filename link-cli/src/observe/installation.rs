@@ -2,24 +2,29 @@
 
 use crate::{
     cluster::Cluster,
-    manifests::system,
+    manifests::{object::Key, rights, system},
     observe::{
-        health,
+        exports::{self, Exports},
+        gateways::{self, GatewayPod},
+        health::{self, Health},
         mirrors::{self, Mirror},
     },
 };
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
     api::{
         apps::v1::Deployment,
-        core::v1::{Namespace, Secret},
+        core::v1::{Namespace, Secret, Service},
     },
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
-use linkspan_core::api::{
-    controller_report::LinkReport,
-    credentials::KUBECONFIG,
-    labels::{CONTROLLER, GATEWAY},
-    link::Link,
+use linkspan_core::{
+    api::{
+        credentials::KUBECONFIG,
+        labels::{CONTROLLER, GATEWAY},
+        link::Link,
+    },
+    process::{clock::Clock, clock_skew},
 };
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -42,12 +47,24 @@ pub struct Installation {
     pub namespace_exists: Answer<bool>,
     /// Gateway and controller; none where the Deployment is missing.
     pub workloads: Answer<BTreeMap<&'static str, Option<Workload>>>,
-    /// Whether the CA bundle is published.
-    pub bundle_published: Answer<bool>,
+    /// What this machine's clock shows.
+    pub now: Timestamp,
+    /// The API server's clock minus this machine's; none where it did not tell.
+    pub api_skew: Option<SignedDuration>,
+    /// The rules of each role that should be there; none where the role is missing.
+    pub roles: Answer<BTreeMap<Key, Option<Value>>>,
+    /// The gateway's Service; none where it is missing.
+    pub gateway_service: Answer<Option<Service>>,
+    /// The published CA bundle (PEM); none where it is not published.
+    pub bundle: Answer<Option<String>>,
+    /// What is exported.
+    pub exports: Answer<Exports>,
     /// The Links.
     pub links: Answer<Vec<Link>>,
-    /// How they are, by name.
-    pub health: Vec<LinkReport>,
+    /// How they are, and who says so.
+    pub health: Health,
+    /// What each gateway pod says; none where the user may not ask them.
+    pub gateways: Option<Vec<GatewayPod>>,
     /// Credentials of each link.
     pub credentials: BTreeMap<String, Answer<Credentials>>,
     /// The mirrors.
@@ -77,18 +94,27 @@ pub enum Credentials {
 }
 
 /// Looks at everything. What cannot be read is an answer too.
-pub async fn look(cluster: &Cluster) -> Installation {
-    let (api_version, definitions, namespace_exists, workloads, bundle, links, mirrors, health) = tokio::join!(
+pub async fn look(cluster: &Cluster, clock: &Clock) -> Installation {
+    let (api_version, definitions, namespace_exists, workloads, bundle, links) = tokio::join!(
         api_version(cluster),
         definitions(cluster),
         async {
             Ok(cluster.get(&cluster.all::<Namespace>(), &cluster.namespace, "namespace").await?.is_some())
         },
         workloads(cluster),
-        async { Ok(cluster.published_trust().await?.is_some()) },
+        async { Ok(cluster.published_trust().await?.map(|(bundle, _)| bundle)) },
         health::list(cluster),
+    );
+    let links = told(links);
+    let services = cluster.ours::<Service>();
+    let (skew, roles, gateway_service, exports, mirrors, health, gateways) = tokio::join!(
+        clock_skew::of_server(&cluster.client, clock),
+        roles(cluster, links.as_deref().unwrap_or_default()),
+        cluster.get(&services, GATEWAY, "Service"),
+        exports::look(cluster),
         mirrors::all(cluster, None, None),
-        health::links(cluster),
+        health::look(cluster),
+        gateways::look(cluster),
     );
     let mut found = BTreeMap::new();
     for link in links.iter().flatten() {
@@ -99,16 +125,45 @@ pub async fn look(cluster: &Cluster) -> Installation {
     Installation {
         context: cluster.context.clone(),
         namespace: cluster.namespace.clone(),
+        now: clock.now(),
         api_version: told(api_version),
+        api_skew: skew.ok().flatten(),
         definitions: told(definitions),
         namespace_exists: told(namespace_exists),
         workloads: told(workloads),
-        bundle_published: told(bundle),
-        links: told(links),
+        roles: told(roles),
+        gateway_service: told(gateway_service),
+        bundle: told(bundle),
+        exports: told(exports),
+        links,
         health: health.unwrap_or_default(),
+        gateways,
         credentials: found,
         mirrors: told(mirrors),
     }
+}
+
+/// Every role that this version needs here, with the rules that it has; none where it is missing.
+async fn roles(cluster: &Cluster, links: &[Link]) -> anyhow::Result<BTreeMap<Key, Option<Value>>> {
+    let mut found = BTreeMap::new();
+    for wanted in wanted_roles(&cluster.namespace, links) {
+        let key = Key::of(&wanted);
+        let role = cluster.find(&key).await?;
+        found.insert(key, role.map(|role| role.data["rules"].clone()));
+    }
+    Ok(found)
+}
+
+/// The roles that this version needs in a cluster with these links.
+pub fn wanted_roles(namespace: &str, links: &[Link]) -> Vec<Value> {
+    let mut all = rights::gateway(namespace);
+    all.extend(rights::controller(namespace));
+    all.push(rights::remote_access_role());
+    for link in links {
+        all.extend(rights::link_reader(namespace, link.metadata.name.as_deref().unwrap_or_default()));
+    }
+    all.retain(|object| object["rules"].is_array());
+    all
 }
 
 /// An error becomes its sentence.
@@ -153,7 +208,8 @@ pub async fn workloads(cluster: &Cluster) -> anyhow::Result<BTreeMap<&'static st
     Ok(found)
 }
 
-fn workload(deployment: &Deployment) -> Workload {
+/// What a Deployment says of its pods.
+pub fn workload(deployment: &Deployment) -> Workload {
     let spec = deployment.spec.as_ref();
     let image = spec
         .and_then(|spec| spec.template.spec.as_ref())

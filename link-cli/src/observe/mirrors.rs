@@ -3,8 +3,11 @@
 use crate::cluster::Cluster;
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use kube::api::{Api, ListParams};
-use linkspan_core::api::labels::{
-    CLUSTER_NAME, MANAGED_BY, MIRRORED_SERVICE, REMOTE_SVC_FQ_NAME, SLICE_MANAGED_BY, SLICE_SERVICE_NAME,
+use linkspan_core::api::{
+    labels::{
+        CLUSTER_NAME, MANAGED_BY, MIRRORED_SERVICE, REMOTE_SVC_FQ_NAME, SLICE_MANAGED_BY, SLICE_SERVICE_NAME,
+    },
+    slice::SliceRoute,
 };
 use std::collections::BTreeMap;
 
@@ -25,6 +28,8 @@ pub struct Mirror {
     pub ready: usize,
     /// Endpoints in all.
     pub endpoints: usize,
+    /// Ports of the gateways that its slices claim.
+    pub gateway_ports: Vec<u16>,
 }
 
 /// Number of mirrors by link; cheaper than [`all`].
@@ -70,12 +75,14 @@ pub async fn all(
 }
 
 fn joined(services: Vec<Service>, slices: &[EndpointSlice]) -> Vec<Mirror> {
-    let mut endpoints: BTreeMap<(String, String), (usize, usize)> = BTreeMap::new();
+    let mut endpoints: BTreeMap<(String, String), (usize, usize, Vec<u16>)> = BTreeMap::new();
     for slice in slices {
         let labels = slice.metadata.labels.as_ref();
         let Some(service) = labels.and_then(|labels| labels.get(SLICE_SERVICE_NAME)) else { continue };
         let namespace = slice.metadata.namespace.clone().unwrap_or_default();
-        let (ready, total) = endpoints.entry((namespace, service.clone())).or_default();
+        let (ready, total, ports) = endpoints.entry((namespace, service.clone())).or_default();
+        let route = slice.metadata.annotations.as_ref().and_then(|a| SliceRoute::from_annotations(a).ok());
+        ports.extend(route.into_iter().flat_map(|route| route.ports.into_keys()));
         *total += slice.endpoints.len();
         let is_ready = |c: &k8s_openapi::api::discovery::v1::EndpointConditions| c.ready != Some(false);
         *ready += slice.endpoints.iter().filter(|e| e.conditions.as_ref().is_none_or(is_ready)).count();
@@ -86,7 +93,11 @@ fn joined(services: Vec<Service>, slices: &[EndpointSlice]) -> Vec<Mirror> {
             let metadata = service.metadata;
             let (namespace, name) =
                 (metadata.namespace.unwrap_or_default(), metadata.name.unwrap_or_default());
-            let (ready, total) = endpoints.remove(&(namespace.clone(), name.clone())).unwrap_or_default();
+            let (ready, total, mut gateway_ports) =
+                endpoints.remove(&(namespace.clone(), name.clone())).unwrap_or_default();
+            // The slices of both address families claim the same ports.
+            gateway_ports.sort_unstable();
+            gateway_ports.dedup();
             let ports = service.spec.and_then(|spec| spec.ports).unwrap_or_default();
             Mirror {
                 link: metadata.labels.unwrap_or_default().remove(CLUSTER_NAME).unwrap_or_default(),
@@ -100,6 +111,7 @@ fn joined(services: Vec<Service>, slices: &[EndpointSlice]) -> Vec<Mirror> {
                 name,
                 ready,
                 endpoints: total,
+                gateway_ports,
             }
         })
         .collect();

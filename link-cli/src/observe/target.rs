@@ -6,6 +6,7 @@ use crate::{
     manifests::{
         api_access::{self, KnownServer, Reachable},
         link::ApiAccess,
+        rights,
     },
     progress::{Look, Progress, wait_for},
 };
@@ -249,7 +250,7 @@ async fn long_lived_token(
     account: &str,
     progress: &mut Progress,
 ) -> anyhow::Result<String> {
-    let name = format!("{account}-token");
+    let name = rights::token_secret(account);
     let mut metadata = crate::manifests::object::metadata(&cluster.namespace, &name, &[]);
     metadata["annotations"] = json!({"kubernetes.io/service-account.name": account});
     let secret = json!({

@@ -9,4 +9,6 @@ mod golden;
 #[cfg(test)]
 mod helm;
 #[cfg(test)]
+mod reference;
+#[cfg(test)]
 mod support;

@@ -21,6 +21,8 @@ pub struct RemoteState {
     pub listed: bool,
     /// `host:port` of its gateway, as its Service says.
     pub gateway_addresses: Vec<String>,
+    /// Its API server's clock minus ours, in whole seconds.
+    pub clock_skew_seconds: Option<i64>,
 }
 
 /// The state of all links' targets. Clones share it.

@@ -142,6 +142,7 @@ impl Supervisor {
             clock: self.clock.clone(),
         };
         watches.spawn(observer.clone().exports());
+        watches.spawn(observer.clone().clocks());
         watches.spawn(observer.gateway());
     }
 }

@@ -14,13 +14,20 @@ use linkspan_core::{
         exported_service::ExportedService,
         labels::{GATEWAY, GATEWAY_PORT, GATEWAY_PORT_NAME},
     },
-    process::clock::Clock,
+    process::{clock::Clock, clock_skew},
 };
 use std::{sync::Arc, time::Duration};
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
 
 /// How late a connection to a target cluster that died unseen is noticed.
 const NOTICE: Duration = Duration::from_secs(30);
+/// How often the target's clock is looked at.
+const CLOCK_PERIOD: Duration = Duration::from_secs(60);
+/// Longest wait for the answer that tells its time.
+const CLOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Whose word counts while one Link is followed with old and new credentials at once: of those who listed all that the
 /// target exports, the one with the newest.
@@ -159,6 +166,17 @@ impl Observer {
             },
         )
         .await;
+    }
+
+    /// Compares the target's clock with ours, for ever. One that does not answer keeps what was told last.
+    pub async fn clocks(self) {
+        loop {
+            let asked = timeout(CLOCK_TIMEOUT, clock_skew::of_server(&self.client, &self.clock)).await;
+            if let Ok(Ok(Some(skew))) = asked {
+                self.remotes.change(&self.link, |state| state.clock_skew_seconds = Some(skew.as_secs()));
+            }
+            sleep(CLOCK_PERIOD).await;
+        }
     }
 }
 

@@ -225,6 +225,8 @@ pub fn report(facts: &Facts<'_>) -> LinkReport {
         mirrored_services: number(counts.mirrored),
         failing_services: number(counts.failing),
         certificate_expires_at: facts.access.certificate_expires_at.map(|t| format!("{t:.0}")),
+        token_expires_at: facts.access.token_expires_at.map(|t| format!("{t:.0}")),
+        clock_skew_seconds: facts.remote.clock_skew_seconds,
     }
 }
 

@@ -79,6 +79,7 @@ impl Reporter {
         ControllerReport {
             leader: *self.leader.borrow(),
             links: links.iter().map(|(name, link)| self.with_facts(name, link, report)).collect(),
+            now: Some(format!("{:.0}", self.clock.now())),
         }
     }
 

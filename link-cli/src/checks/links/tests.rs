@@ -1,55 +1,14 @@
 //! What `check` says of links, from facts as values.
 
 use super::*;
-use crate::checks::{Verdict, all_well, may_come};
-use linkspan_core::api::{
-    condition::Condition,
-    link::{LinkSpec, LinkStatus},
+use crate::checks::{
+    Verdict, all_well, may_come,
+    testing::{alive, link, mirror, seen},
 };
-use std::collections::BTreeMap;
-
-fn link(name: &str) -> Link {
-    let identity = Some("spiffe://u.linkspan/ns/linkspan/sa/linkspan-gateway".to_owned());
-    let mut link = Link::new(name, LinkSpec { gateway_identity: identity, ..LinkSpec::default() });
-    let conditions = vec![Condition::yes("CredentialsValid", "Valid", "")];
-    link.status = Some(LinkStatus { conditions, ..LinkStatus::default() });
-    link.metadata.annotations = Some([(CREATED_BY.to_owned(), format!("linkspan/cli {VERSION}"))].into());
-    link
-}
-
-fn alive(name: &str) -> LinkReport {
-    let yes = Some(true);
-    LinkReport { name: name.into(), alive: yes, connected: yes, synced: yes, ..LinkReport::default() }
-}
+use linkspan_core::api::{condition::Condition, reason::Reason};
 
 fn dead(name: &str, reason: Reason) -> LinkReport {
     LinkReport { alive: Some(false), reason: Some(reason), ..alive(name) }
-}
-
-fn mirror(link: &str, ready: usize) -> Mirror {
-    Mirror {
-        namespace: "shop".into(),
-        name: format!("api-{link}"),
-        link: link.into(),
-        ready,
-        ..Mirror::default()
-    }
-}
-
-fn seen(links: Vec<Link>, health: Vec<LinkReport>, mirrors: Vec<Mirror>) -> Installation {
-    Installation {
-        context: "east".into(),
-        namespace: "linkspan".into(),
-        api_version: Ok("v1.34.0".into()),
-        definitions: Ok(BTreeMap::new()),
-        namespace_exists: Ok(true),
-        workloads: Ok(BTreeMap::new()),
-        bundle_published: Ok(true),
-        credentials: links.iter().map(|l| (name(l).to_owned(), Ok(Credentials::Present))).collect(),
-        links: Ok(links),
-        health,
-        mirrors: Ok(mirrors),
-    }
 }
 
 fn failed(category: &Category) -> Vec<(&str, &str)> {
@@ -77,11 +36,11 @@ fn a_living_link_passes_every_check() {
 #[test]
 fn not_exposed_and_another_trust_are_told_apart() {
     for (reason, expected) in [
-        (Reason::Refused, "gateways of linked clusters are exposed"),
-        (Reason::Timeout, "gateways of linked clusters are exposed"),
-        (Reason::TlsTrust, "gateways of linked clusters are the expected ones"),
-        (Reason::WrongCluster, "gateways of linked clusters are the expected ones"),
-        (Reason::Policy, "gateways of linked clusters are alive"),
+        (Reason::Refused, "gateways of linked clusters are exposed (TCP)"),
+        (Reason::Timeout, "gateways of linked clusters are exposed (TCP)"),
+        (Reason::TlsTrust, "gateways of linked clusters are trusted (TLS)"),
+        (Reason::WrongCluster, "gateways of linked clusters are the expected ones (identity)"),
+        (Reason::Policy, "linked clusters admit this one (authorization)"),
     ] {
         let category = links(&seen(vec![link("west")], vec![dead("west", reason)], vec![]));
         let failed = failed(&category);
@@ -96,7 +55,7 @@ fn not_exposed_and_another_trust_are_told_apart() {
 fn one_broken_link_does_not_hide_the_others() {
     let health = vec![dead("a", Reason::Dns), alive("b")];
     let category = links(&seen(vec![link("a"), link("b")], health, vec![]));
-    let alive = category.checks.iter().find(|c| c.description.ends_with("are alive")).unwrap();
+    let alive = category.checks.iter().find(|c| c.description.contains("answer (round trip)")).unwrap();
     assert_eq!(alive.verdict, Verdict::Well(vec!["* b".into()]));
 }
 
