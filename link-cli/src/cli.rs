@@ -195,11 +195,6 @@ mod tests {
     }
 
     #[test]
-    fn a_group_is_acted_as_only_together_with_a_user() {
-        assert!(Cli::try_parse_from(["link-cli", "check", "--as", "a", "--as-group", "b"]).is_ok());
-    }
-
-    #[test]
     fn a_wrong_command_line_is_refused() {
         for (line, kind) in [
             ("link-cli", ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand),

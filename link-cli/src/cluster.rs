@@ -4,7 +4,7 @@ use crate::{
     cli::Global,
     manifests::object::{Key, Object},
 };
-use anyhow::anyhow;
+use anyhow::{anyhow, bail};
 use k8s_openapi::{
     NamespaceResourceScope,
     api::core::v1::{ConfigMap, Namespace},
@@ -43,6 +43,9 @@ impl Cluster {
     /// # Errors
     /// When the kubeconfig has no such context or cannot be used.
     pub async fn connect(global: &Global, context: Option<&str>) -> anyhow::Result<Self> {
+        if global.impersonate.is_none() && !global.impersonate_groups.is_empty() {
+            bail!("--as-group is given without --as: a group is acted as only together with a user");
+        }
         let options = global.connect_options(context);
         let config = kube_client::config_of_user(&options).await?;
         let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();

@@ -3,7 +3,9 @@
 //!
 //! No kubelet runs: the Deployments stay without pods, and [`Installation::start_gateway`] says where a gateway is.
 
-use crate::{ApiServer, Options, Process, Program, api_server::CONTROLLERS, netns::Namespace};
+use crate::{
+    ApiServer, Options, Process, Program, api_server::CONTROLLERS, netns::Namespace, program::Output,
+};
 use anyhow::{Context, Result};
 use linkspan_core::api::labels::{
     ADMIN_PORT, CONTROLLER, GATEWAY, GATEWAY_PORT, GATEWAY_PORT_NAME, NAMESPACE, SLICE_MANAGED_BY,
@@ -69,9 +71,17 @@ impl Installation {
     /// # Errors
     /// When it fails.
     pub async fn link_cli<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Result<String> {
+        self.ask(args).await?.success()
+    }
+
+    /// How `link-cli <args>` ends, asked of this cluster.
+    ///
+    /// # Errors
+    /// When it cannot be started, or does not end in time.
+    pub async fn ask<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Result<Output> {
         let kubeconfig = self.server.write_kubeconfig("link-cli", &self.server.admin_kubeconfig()?)?;
         let link_cli = Program::ours("link-cli")?.arg("--kubeconfig").arg(kubeconfig).args(args);
-        link_cli.run(COMMAND).await?.success()
+        link_cli.run(COMMAND).await
     }
 
     /// Starts controllers with these flags besides.
@@ -118,6 +128,54 @@ impl Installation {
             "info,linkspan_mirror_controller=debug",
         ]);
         program.args(&self.controller_flags).start(name)
+    }
+
+    /// Starts the controller in `place`, with its admin page at the port that pods have it at, and makes its Pod, so that
+    /// the API server passes questions on to it. The API server must be reachable from `place`.
+    ///
+    /// # Errors
+    /// When it has not been built, or the server refuses the Pod.
+    pub async fn start_controller_in(&mut self, place: &Namespace) -> Result<()> {
+        let name = format!("{}-controller", self.server.name());
+        let kubeconfig = self.server.kubeconfig_of(NAMESPACE, CONTROLLER).await?;
+        let file = self.server.write_kubeconfig(&name, &kubeconfig)?;
+        let program = Program::ours(CONTROLLER)?.arg("--kubeconfig").arg(file);
+        let program = program.args(["--namespace", NAMESPACE, "--pod-name", &name]);
+        self.controller = Some(program.within(place).start(&name)?);
+        self.make_pod(CONTROLLER, &name, place.address()).await
+    }
+
+    /// Makes the Pod of the gateway that was started in `place` as the first, second, ...
+    ///
+    /// # Errors
+    /// When the server refuses it.
+    pub async fn make_gateway_pod(&self, index: usize, place: &Namespace) -> Result<()> {
+        self.make_pod(GATEWAY, &format!("{}-gateway-{index}", self.server.name()), place.address()).await
+    }
+
+    /// Makes a running Pod of a Deployment, and counts it there, as the kubelet and the controllers would.
+    async fn make_pod(&self, deployment: &str, name: &str, address: Ipv4Addr) -> Result<()> {
+        let kubectl = |args: &[&str]| self.server.kubectl(["-n", NAMESPACE].iter().chain(args).copied());
+        let found =
+            kubectl(&["get", "deployment", deployment, "-o", "json"])?.run(COMMAND).await?.success()?;
+        let found: Value = serde_json::from_str(&found)?;
+        let mut pod = found["spec"]["template"].clone();
+        pod["apiVersion"] = json!("v1");
+        pod["kind"] = json!("Pod");
+        pod["metadata"]["namespace"] = json!(NAMESPACE);
+        pod["metadata"]["name"] = json!(name);
+        pod["spec"]["nodeName"] = json!("node-1");
+        self.server.apply(&pod.to_string()).await?;
+        let ip = address.to_string();
+        let status = json!({"status": {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}]}}).to_string();
+        let of_status = ["--subresource=status", "--type=merge", "-p"];
+        let patch = [&["patch", "pod", name], &of_status[..], &[&status]].concat();
+        kubectl(&patch)?.run(COMMAND).await?.success()?;
+        let replicas = found["spec"]["replicas"].clone();
+        let ready = json!({"status": {"replicas": replicas, "readyReplicas": replicas}}).to_string();
+        let patch = [&["patch", "deployment", deployment], &of_status[..], &[&ready]].concat();
+        kubectl(&patch)?.run(COMMAND).await?.success()?;
+        Ok(())
     }
 
     /// The running controller.

@@ -337,6 +337,7 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
 mod tests {
     use super::*;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelectorRequirement;
+    use proptest::prelude::*;
 
     fn spec() -> LinkSpec {
         LinkSpec {
@@ -383,6 +384,62 @@ mod tests {
         assert_eq!(broken(|s| probe(s).period = Some("soon".into())), "probeSpec.period");
         assert_eq!(broken(|s| probe(s).timeout = Some("0s".into())), "probeSpec.timeout");
         assert_eq!(broken(|s| probe(s).failure_threshold = Some("-1".into())), "probeSpec.failureThreshold");
+    }
+
+    proptest! {
+        #[test]
+        fn a_link_that_is_printed_is_read_back(
+            addresses in proptest::option::of("[a-z0-9.,-]{0,40}"),
+            port in proptest::option::of(1_u16..),
+            seconds in 1_u32..1000,
+            labels in proptest::collection::btree_map("[a-z./]{1,20}", "[a-z0-9]{0,10}", 0..4),
+            excluded in proptest::option::of(proptest::collection::vec("[a-z./*]{1,20}", 0..4)),
+        ) {
+            let spec = LinkSpec {
+                gateway_address: addresses,
+                gateway_port: port.map(|port| port.to_string()),
+                probe_spec: Some(ProbeSpec { period: Some(format!("{seconds}s")), ..ProbeSpec::default() }),
+                selector: Some(LabelSelector { match_labels: Some(labels), ..LabelSelector::default() }),
+                excluded_labels: excluded,
+                ..spec()
+            };
+            let settings = spec.settings().unwrap();
+            prop_assert_eq!(settings.gateway_port, port.unwrap_or(GATEWAY_PORT));
+            prop_assert_eq!(settings.probe.period, Duration::from_secs(u64::from(seconds)));
+            let link = Link::new("west", spec);
+            let text = serde_json::to_string(&link).unwrap();
+            prop_assert_eq!(serde_json::from_str::<Link>(&text).unwrap(), link);
+        }
+
+        #[test]
+        fn whatever_stands_in_a_link_is_read_or_refused_by_name(
+            address in ".{0,60}", port in ".{0,8}", identity in ".{0,80}", period in ".{0,12}", threshold in ".{0,6}",
+        ) {
+            let spec = LinkSpec {
+                gateway_address: Some(address),
+                gateway_port: Some(port),
+                gateway_identity: Some(identity),
+                probe_spec: Some(ProbeSpec {
+                    period: Some(period),
+                    failure_threshold: Some(threshold),
+                    ..ProbeSpec::default()
+                }),
+                ..LinkSpec::default()
+            };
+            match spec.settings() {
+                Ok(settings) => prop_assert!(settings.gateway_port > 0 && !settings.probe.period.is_zero()),
+                Err(error) => prop_assert!(!error.field.is_empty()),
+            }
+        }
+
+        #[test]
+        fn any_text_is_a_duration_or_none(text in "[0-9a-z]{0,12}") {
+            let milliseconds = parse_duration(&text).and_then(|duration| u32::try_from(duration.as_millis()).ok());
+            if let Some(milliseconds) = milliseconds {
+                let written = parse_duration(&format!("{milliseconds}ms"));
+                prop_assert_eq!(written, Some(Duration::from_millis(u64::from(milliseconds))));
+            }
+        }
     }
 
     #[test]

@@ -96,6 +96,7 @@ fn label_value(text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use serde_json::json;
 
     #[test]
@@ -114,6 +115,27 @@ mod tests {
                 ],
             })
         );
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_back(
+            exact in proptest::collection::btree_map("[a-z][a-z0-9./-]{0,10}", "[a-z0-9.-]{0,10}", 0..3),
+            key in "[a-z][a-z0-9./-]{0,10}",
+            values in proptest::collection::vec("[a-z0-9]{1,8}", 1..4),
+        ) {
+            let mut parts: Vec<String> = exact.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            parts.push(format!("{key} notin ({})", values.join(",")));
+            let selector = parse(&parts.join(",")).unwrap();
+            prop_assert_eq!(selector.match_labels.unwrap_or_default(), exact);
+            let rules = selector.match_expressions.unwrap();
+            prop_assert_eq!((&rules[0].key, &rules[0].values), (&key, &Some(values)));
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused(text in ".{0,60}") {
+            let _ = parse(&text);
+        }
     }
 
     #[test]

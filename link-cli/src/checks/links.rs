@@ -29,7 +29,7 @@ pub fn links(seen: &Installation) -> Category {
         }
         Ok(_) => {}
     }
-    if let Some(pods) = &seen.gateways {
+    if let Some(pods) = seen.gateways.as_ref().filter(|pods| !pods.is_empty()) {
         checks.extend(path::every_pod(pods, health));
         checks.extend(mirrors::ports_bound(pods));
     }

@@ -29,9 +29,9 @@ Examples:
   link-cli --context west link --cluster-name west > west.yaml
   link-cli --context west link --cluster-name west | kubectl --context east apply -f -
   link-cli --context west link --cluster-name west --to east --wait 1m
-  link-cli --context west link --cluster-name west --to east --both --peer-name east --wait
+  link-cli --context west link --cluster-name west --to east --both --peer-name east
   link-cli --context west link --cluster-name west --to east --dry-run
-  link-cli --context west link --cluster-name west --gateway-addresses 192.0.2.7 --gateway-port 30143
+  link-cli --context west link --cluster-name west --gateway-addresses 192.0.2.7
   link-cli --context west link --cluster-name west --long-lived-token > west-for-git.yaml")]
 pub struct LinkArgs {
     /// What this cluster is called in the other one: Services appear there as `<service>-<name>`

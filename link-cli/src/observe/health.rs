@@ -5,13 +5,22 @@ use crate::{
     manifests::workloads::CONTROLLER_COMPONENT,
     observe::pods::{self, Asked},
 };
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::ListParams;
-use linkspan_core::api::{
-    condition::Condition,
-    controller_report::{ControllerReport, LinkReport},
-    link::Link,
-    reason::Reason,
+use linkspan_core::{
+    api::{
+        condition::Condition,
+        controller_report::{ControllerReport, LinkReport},
+        labels::CONTROLLER,
+        link::Link,
+        reason::Reason,
+    },
+    process::clock::Clock,
 };
+
+/// This machine's clock may differ so much from the holder's of a Lease.
+const CLOCKS_APART: SignedDuration = SignedDuration::from_secs(15);
 
 /// How the links are, and who says so.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -91,7 +100,22 @@ async fn ask_leader(cluster: &Cluster) -> Told {
             Asked::Silent(_) => {}
         }
     }
-    Told::NobodyLeads
+    // Where a network policy keeps the API server from the pods, the Lease still tells.
+    if lease_is_held(cluster, Clock::system().now()).await { Told::MayNotAsk } else { Told::NobodyLeads }
+}
+
+/// Whether some controller holds the Lease, as far as clocks can be trusted.
+async fn lease_is_held(cluster: &Cluster, now: Timestamp) -> bool {
+    let lease = cluster.get(&cluster.ours::<Lease>(), CONTROLLER, "Lease").await;
+    lease.ok().flatten().is_some_and(|lease| is_held(&lease, now))
+}
+
+fn is_held(lease: &Lease, now: Timestamp) -> bool {
+    let Some(spec) = &lease.spec else { return false };
+    let holder = spec.holder_identity.as_deref().is_some_and(|holder| !holder.is_empty());
+    let lives = SignedDuration::from_secs(i64::from(spec.lease_duration_seconds.unwrap_or_default()));
+    let renewed = spec.renew_time.as_ref().map(|time| time.0);
+    holder && renewed.is_some_and(|renewed| now.duration_since(renewed) <= lives + CLOCKS_APART)
 }
 
 /// One entry per Link, by name: the leader's where there is one, else by the Link's status, of which, where nobody
@@ -207,6 +231,17 @@ mod tests {
             merged(&[link("a", vec![Condition::unknown("GatewayAlive", "Pending", "")])], Told::MayNotAsk);
         assert_eq!((all[0].alive, all[0].reason), (None, None));
         assert!(why(&all[0]).contains("nobody knows yet"));
+    }
+
+    #[test]
+    fn a_lease_is_held_while_it_is_renewed() {
+        let lease = |holder: &str| -> Lease {
+            serde_json::from_value(serde_json::json!({"spec": {"holderIdentity": holder, "leaseDurationSeconds": 15, "renewTime": "2026-01-02T03:04:05.000000Z"}})).unwrap()
+        };
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        assert!(is_held(&lease("a"), at("2026-01-02T03:04:30Z")));
+        assert!(!is_held(&lease("a"), at("2026-01-02T03:04:36Z")));
+        assert!(!is_held(&lease(""), at("2026-01-02T03:04:05Z")));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The reference of all commands, `link-cli/README.md`, made from the command line itself.
 
-use crate::support::same_as_file;
-use clap::{Arg, Command, CommandFactory};
+use crate::support::{same_as_file, workspace};
+use clap::{Arg, Command, CommandFactory, Parser};
 use link_cli::cli::Cli;
 use std::path::Path;
 
@@ -31,6 +31,25 @@ fn the_reference_is_what_the_command_line_says() {
         text.push_str(&format!("```sh\n{}\n```\n", examples.join("\n")));
     }
     same_as_file(&Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md"), &text);
+}
+
+#[test]
+fn every_command_of_the_documents_can_be_typed() {
+    let mut found = 0;
+    for document in
+        ["README.md", "charts/linkspan/README.md", "charts/linkspan-link/README.md", "CONTRIBUTING.md"]
+    {
+        let text = std::fs::read_to_string(workspace().join(document)).unwrap_or_default();
+        // Commands stand in code: between backticks, or on lines of their own.
+        let parts = text.split(['`', '\n', '|', '>', ';', ')']);
+        for line in parts.map(str::trim).filter(|part| part.starts_with("link-cli --")) {
+            let words = line.split_whitespace().map(|word| word.trim_matches('\''));
+            let read = Cli::try_parse_from(words);
+            assert!(read.is_ok(), "{document}: {line}: {}", read.unwrap_err());
+            found += 1;
+        }
+    }
+    assert!(found >= 9, "{found}");
 }
 
 fn all(command: &Command, path: &str) -> Vec<(String, Command)> {

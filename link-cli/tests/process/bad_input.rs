@@ -157,6 +157,20 @@ fn an_api_that_never_answers_is_given_up_after_the_request_timeout() {
 }
 
 #[test]
+fn a_group_is_acted_as_only_together_with_a_user() {
+    let folder = Folder::new();
+    let kubeconfig = folder.kubeconfig("https://127.0.0.1:1");
+    let told = one_sentence(&mut link_cli([
+        "--kubeconfig",
+        kubeconfig.to_str().unwrap(),
+        "gateways",
+        "--as-group",
+        "a",
+    ]));
+    assert!(told.contains("without --as"), "{told}");
+}
+
+#[test]
 fn two_runs_print_the_same() {
     let print = || run(link_cli(["install", "--ignore-cluster", "--ha"]).env("NO_COLOR", "1")).1;
     assert_eq!(print(), print());
