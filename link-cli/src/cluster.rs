@@ -78,7 +78,11 @@ impl Cluster {
     where
         K: Clone + DeserializeOwned + Debug,
     {
-        api.get_opt(name).await.map_err(|e| self.explain(&format!("reading {what} {name}"), &e))
+        match api.get(name).await {
+            Ok(found) => Ok(Some(found)),
+            Err(e) if is_not_found(&e) => Ok(None),
+            Err(e) => Err(self.explain(&format!("reading {what} {name}"), &e)),
+        }
     }
 
     /// All objects that `params` selects; none where their type does not exist.

@@ -169,11 +169,11 @@ impl Installation {
         let ip = address.to_string();
         let status = json!({"status": {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}]}}).to_string();
         let of_status = ["--subresource=status", "--type=merge", "-p"];
-        let patch = [&["patch", "pod", name], &of_status[..], &[&status]].concat();
+        let patch = [&["patch", "pod", name][..], &of_status, &[status.as_str()]].concat();
         kubectl(&patch)?.run(COMMAND).await?.success()?;
         let replicas = found["spec"]["replicas"].clone();
         let ready = json!({"status": {"replicas": replicas, "readyReplicas": replicas}}).to_string();
-        let patch = [&["patch", "deployment", deployment], &of_status[..], &[&ready]].concat();
+        let patch = [&["patch", "deployment", deployment][..], &of_status, &[ready.as_str()]].concat();
         kubectl(&patch)?.run(COMMAND).await?.success()?;
         Ok(())
     }

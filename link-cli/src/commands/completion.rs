@@ -23,9 +23,24 @@ pub struct CompletionArgs {
 /// # Errors
 /// When stdout cannot be written.
 pub fn run(args: &CompletionArgs, called_as: &CalledAs) -> anyhow::Result<Outcome> {
-    let mut script = Vec::new();
-    let mut command = called_as.command().bin_name(called_as.executable.clone());
-    clap_complete::generate(args.shell, &mut command, &called_as.executable, &mut script);
-    output::print(&String::from_utf8_lossy(&script))?;
+    let name = &called_as.executable;
+    output::print(&match args.shell {
+        // clap_complete names a bash function and its cases differently where the name holds a dash.
+        Shell::Bash => {
+            let plain = name.replace('-', "_");
+            let renamed = |line: &str| match line.strip_suffix(&plain) {
+                Some(rest) if rest.trim_start().starts_with("complete -F ") => format!("{rest}{name}\n"),
+                _ => format!("{line}\n"),
+            };
+            script(args.shell, called_as, &plain).lines().map(renamed).collect()
+        }
+        shell => script(shell, called_as, name),
+    })?;
     Ok(Outcome::Well)
+}
+
+fn script(shell: Shell, called_as: &CalledAs, name: &str) -> String {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut called_as.command().bin_name(name.to_owned()), name, &mut script);
+    String::from_utf8_lossy(&script).into_owned()
 }

@@ -2,7 +2,7 @@
 
 use crate::manifests::{
     admission,
-    object::{Key, Object, metadata, without_nulls},
+    object::{Key, Object, metadata},
     optional, rights,
     values::Values,
     workloads,
@@ -16,7 +16,7 @@ use serde_json::json;
 
 /// ConfigMap with the values of the installation, so that `upgrade` can keep them.
 pub const VALUES_CONFIG_MAP: &str = "linkspan-values";
-/// Key of [`VALUES_CONFIG_MAP`]: the values as JSON; those that are absent have their defaults.
+/// Key of [`VALUES_CONFIG_MAP`]: the values as JSON.
 pub const VALUES_KEY: &str = "values.json";
 
 /// The definitions of our resources.
@@ -48,13 +48,11 @@ pub fn parts(namespace: &str, values: &Values) -> Vec<Object> {
 }
 
 fn kept_values(namespace: &str, values: &Values) -> Object {
-    let mut values = json!(values);
-    without_nulls(&mut values);
     json!({
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": metadata(namespace, VALUES_CONFIG_MAP, &[]),
-        "data": {VALUES_KEY: values.to_string()},
+        "data": {VALUES_KEY: json!(values).to_string()},
     })
 }
 

@@ -64,14 +64,17 @@ fn an_api_that_cannot_be_reached_is_named() {
 
 #[test]
 fn names_that_no_link_can_have_are_refused_before_anything_is_done() {
-    for name in ["west.example", "West", &"a".repeat(60)] {
-        for command in [&["link"][..], &["unlink"]] {
-            let (code, stdout, stderr) = run(link_cli(command).args(["--cluster-name", name]));
+    let long = "a".repeat(60);
+    for (name, commands) in
+        [("west.example", &["link", "unlink"][..]), ("West", &["link", "unlink"]), (&long, &["link"])]
+    {
+        for command in commands {
+            let (code, stdout, stderr) = run(link_cli([command]).args(["--cluster-name", name]));
             assert_eq!((code, stdout.as_str()), (Some(2), ""), "{stderr}");
             assert!(stderr.contains(name) && !stderr.contains("panicked"), "{stderr}");
         }
     }
-    let (_, _, stderr) = run(&mut link_cli(["link", "--cluster-name", &"a".repeat(60)]));
+    let (_, _, stderr) = run(&mut link_cli(["link", "--cluster-name", &long]));
     assert!(stderr.contains("60 characters") && stderr.contains("at most 50"), "{stderr}");
     let (_, _, stderr) = run(&mut link_cli(["link", "--cluster-name", "west.example"]));
     assert!(stderr.contains("no dots"), "{stderr}");

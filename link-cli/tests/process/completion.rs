@@ -56,7 +56,7 @@ fn bash_completes_commands_and_flags() {
     let (_, script, _) = run(&mut link_cli(["completion", "bash"]));
     let completed = |words: &str| {
         let ask = format!(
-            "{script}\nCOMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _link-cli; echo \"${{COMPREPLY[@]}}\""
+            "{script}\nCOMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _link_cli link-cli \"${{COMP_WORDS[COMP_CWORD]}}\" \"${{COMP_WORDS[COMP_CWORD-1]}}\"; echo \"${{COMPREPLY[@]}}\""
         );
         let output = Command::new(&bash).args(["--norc", "-c", &ask]).output().unwrap();
         String::from_utf8(output.stdout).unwrap()
