@@ -178,12 +178,14 @@ fn client_by_name(config: Config, names: Names) -> kube::Result<Client> {
     Ok(ClientBuilder::new(service, config.default_namespace).build())
 }
 
-/// An error with its causes, outermost first, as one line.
+/// An error with its causes, outermost first, as one line; of a text that goes on below, its first line.
 pub fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
+    let first_line =
+        |error: &dyn std::error::Error| error.to_string().lines().next().unwrap_or_default().to_owned();
+    let mut text = first_line(error);
     let mut cause = error.source();
     while let Some(inner) = cause {
-        let inner_text = inner.to_string();
+        let inner_text = first_line(inner);
         if !text.contains(&inner_text) {
             text.push_str(": ");
             text.push_str(&inner_text);
