@@ -94,7 +94,10 @@ fn rights(rules: &Value) -> BTreeSet<Right> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifests::rights::{controller, remote_access_role};
+    use crate::manifests::{
+        rights::{controller, remote_access_role},
+        values::Values,
+    };
     use serde_json::json;
 
     #[test]
@@ -121,7 +124,7 @@ mod tests {
         let all = json!([{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}]);
         assert_eq!(missing(&one, &all), Vec::<String>::new());
         assert_eq!(missing(&all, &one), ["get secrets"]);
-        for role in controller("ns").iter().filter(|object| object["rules"].is_array()) {
+        for role in controller("ns", &Values::default()).iter().filter(|object| object["rules"].is_array()) {
             assert_eq!(missing(&role["rules"], &role["rules"]), Vec::<String>::new());
         }
     }

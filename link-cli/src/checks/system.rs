@@ -64,7 +64,11 @@ pub fn system(seen: &Installation) -> Category {
     if seen.namespace_exists == Ok(true) {
         checks.extend(running(&seen.workloads, &seen.namespace, &apply));
         let links = seen.links.as_deref().unwrap_or_default();
-        checks.push(rights::granted(&seen.roles, &wanted_roles(&seen.namespace, links), &apply));
+        checks.push(rights::granted(
+            &seen.roles,
+            &wanted_roles(&seen.namespace, links, &seen.values),
+            &apply,
+        ));
         checks.extend(leader(seen));
         checks.extend(own_gateway(&seen.gateway_service, &seen.namespace));
         checks.push(clocks::authority(&seen.bundle, seen.now));

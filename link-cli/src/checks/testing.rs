@@ -2,7 +2,7 @@
 
 use crate::{
     cli::VERSION,
-    manifests::object::Key,
+    manifests::{object::Key, values::Values},
     observe::{
         exports::Exports,
         health::{Health, Source},
@@ -63,7 +63,7 @@ pub(super) fn mirror(link: &str, ready: usize) -> Mirror {
 
 /// An installation where everything else is well.
 pub(super) fn seen(links: Vec<Link>, health: Vec<LinkReport>, mirrors: Vec<Mirror>) -> Installation {
-    let roles = wanted_roles("linkspan", &links);
+    let roles = wanted_roles("linkspan", &links, &Values::default());
     Installation {
         context: "east".into(),
         namespace: "linkspan".into(),
@@ -73,6 +73,7 @@ pub(super) fn seen(links: Vec<Link>, health: Vec<LinkReport>, mirrors: Vec<Mirro
         definitions: Ok(BTreeMap::new()),
         namespace_exists: Ok(true),
         workloads: Ok(BTreeMap::new()),
+        values: Values::default(),
         roles: Ok(roles.iter().map(|role| (Key::of(role), Some(role["rules"].clone()))).collect()),
         gateway_service: Ok(None),
         bundle: Ok(None),

@@ -2,7 +2,7 @@
 
 use crate::{
     cluster::Cluster,
-    manifests::{object::Key, rights, system},
+    manifests::{object::Key, rights, system, values::Values},
     observe::{
         exports::{self, Exports},
         gateways::{self, GatewayPod},
@@ -14,7 +14,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
     api::{
         apps::v1::Deployment,
-        core::v1::{Namespace, Secret, Service},
+        core::v1::{ConfigMap, Namespace, Secret, Service},
     },
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
@@ -51,6 +51,8 @@ pub struct Installation {
     pub now: Timestamp,
     /// The API server's clock minus this machine's; none where it did not tell.
     pub api_skew: Option<SignedDuration>,
+    /// The values it was installed with; the defaults where they are not known.
+    pub values: Values,
     /// The rules of each role that should be there; none where the role is missing.
     pub roles: Answer<BTreeMap<Key, Option<Value>>>,
     /// The gateway's Service; none where it is missing.
@@ -107,9 +109,10 @@ pub async fn look(cluster: &Cluster, clock: &Clock) -> Installation {
     );
     let links = told(links);
     let services = cluster.ours::<Service>();
+    let values = values(cluster).await;
     let (skew, roles, gateway_service, exports, mirrors, health, gateways) = tokio::join!(
         clock_skew::of_server(&cluster.client, clock),
-        roles(cluster, links.as_deref().unwrap_or_default()),
+        roles(cluster, links.as_deref().unwrap_or_default(), &values),
         cluster.get(&services, GATEWAY, "Service"),
         exports::look(cluster),
         mirrors::all(cluster, None, None),
@@ -131,6 +134,7 @@ pub async fn look(cluster: &Cluster, clock: &Clock) -> Installation {
         definitions: told(definitions),
         namespace_exists: told(namespace_exists),
         workloads: told(workloads),
+        values,
         roles: told(roles),
         gateway_service: told(gateway_service),
         bundle: told(bundle),
@@ -143,10 +147,22 @@ pub async fn look(cluster: &Cluster, clock: &Clock) -> Installation {
     }
 }
 
+/// The values of the installation, as far as they are known.
+async fn values(cluster: &Cluster) -> Values {
+    let map = cluster.get(&cluster.ours::<ConfigMap>(), system::VALUES_CONFIG_MAP, "ConfigMap").await;
+    let text = map.ok().flatten().and_then(|map| map.data?.remove(system::VALUES_KEY));
+    let kept = text.and_then(|text| serde_json::from_str(&text).ok());
+    Values::from_layers(kept.into_iter().collect(), &[]).unwrap_or_default()
+}
+
 /// Every role that this version needs here, with the rules that it has; none where it is missing.
-async fn roles(cluster: &Cluster, links: &[Link]) -> anyhow::Result<BTreeMap<Key, Option<Value>>> {
+async fn roles(
+    cluster: &Cluster,
+    links: &[Link],
+    values: &Values,
+) -> anyhow::Result<BTreeMap<Key, Option<Value>>> {
     let mut found = BTreeMap::new();
-    for wanted in wanted_roles(&cluster.namespace, links) {
+    for wanted in wanted_roles(&cluster.namespace, links, values) {
         let key = Key::of(&wanted);
         let role = cluster.find(&key).await?;
         found.insert(key, role.map(|role| role.data["rules"].clone()));
@@ -155,9 +171,9 @@ async fn roles(cluster: &Cluster, links: &[Link]) -> anyhow::Result<BTreeMap<Key
 }
 
 /// The roles that this version needs in a cluster with these links.
-pub fn wanted_roles(namespace: &str, links: &[Link]) -> Vec<Value> {
-    let mut all = rights::gateway(namespace);
-    all.extend(rights::controller(namespace));
+pub fn wanted_roles(namespace: &str, links: &[Link], values: &Values) -> Vec<Value> {
+    let mut all = rights::gateway(namespace, values);
+    all.extend(rights::controller(namespace, values));
     all.push(rights::remote_access_role());
     for link in links {
         all.extend(rights::link_reader(namespace, link.metadata.name.as_deref().unwrap_or_default()));
