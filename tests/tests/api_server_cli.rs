@@ -131,7 +131,7 @@ async fn an_installation_is_made_upgraded_and_removed() -> Result<()> {
     let role = r#"[{"op":"remove","path":"/rules/0"}]"#;
     let patch = ["patch", "clusterrole", CONTROLLER, "--type=json", "-p", role];
     cluster.server.kubectl(patch)?.run(COMMAND).await?.success()?;
-    let check = cluster.ask("check").await?.stdout;
+    let check = cluster.ask("check --wait 0").await?.stdout;
     contains(
         &check,
         &[
@@ -230,7 +230,7 @@ async fn without_rights_each_command_says_what_is_missing() -> Result<()> {
         contains(&told, &["not allowed for the user of context test", "ask for this right"])?;
         ensure!(told.trim_end().lines().count() == 1, "{command}: {told}");
     }
-    let check = cluster.ask("--as nobody check").await?;
+    let check = cluster.ask("--as nobody check --wait 0").await?;
     ensure!(check.status.code() == Some(1) && check.stdout.contains("ask for the right"), "{check:?}");
     let group = cluster.ask("--as nobody --as-group system:masters gateways").await?;
     ensure!(group.status.success(), "a group's rights are taken along: {group:?}");
