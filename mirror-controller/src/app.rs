@@ -26,7 +26,7 @@ use linkspan_core::process::{
     shutdown::Shutdown,
 };
 use prometheus_client::registry::Registry;
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 
 /// Longest that an orderly stop may take: giving back the Lease, above all.
@@ -75,6 +75,7 @@ impl App {
             (Arc::<Probes>::default(), Arc::<Writes>::default(), Arc::<Counters>::default());
         let (watches, lags) = (Arc::<Watches>::default(), Arc::<Lags>::default());
         shared.world.change(|s| s.create_namespaces.clone_from(&config.create_namespaces));
+        let exchange = Exchange::default();
         let (board, remotes, links) = (AccessBoard::default(), Remotes::default(), watch::Sender::new(None));
         let gateways = Arc::new(Gateways::new(shared.world.clone(), probes.clone()));
         let apply = Apply::new(shared.client.clone(), shared.leads.subscribe(), writes.clone());
@@ -100,6 +101,7 @@ impl App {
                 writes,
                 counters: counters.clone(),
                 board: board.clone(),
+                exchange: exchange.clone(),
                 watches: watches.clone(),
                 lags: lags.clone(),
                 leader: shared.leads.subscribe(),
@@ -125,7 +127,7 @@ impl App {
             clock: shared.clock.clone(),
         };
         tasks.add(supervisor.run(links.subscribe(), shared.shutdown.clone()));
-        start_trust(&mut tasks, &shared, board);
+        start_trust(&mut tasks, &shared, board, exchange, config.ca_dir);
         Ok(Self { tasks: tasks.set, election: start_election(shared, config.pod_name), admin_addr })
     }
 
@@ -283,8 +285,13 @@ fn start_election(shared: Shared, pod_name: String) -> JoinSet<()> {
 }
 
 /// Issuer and credentials; the issuer waits until this cluster's id can be read.
-fn start_trust(tasks: &mut Tasks, shared: &Shared, board: AccessBoard) {
-    let exchange = Exchange::default();
+fn start_trust(
+    tasks: &mut Tasks,
+    shared: &Shared,
+    board: AccessBoard,
+    exchange: Exchange,
+    ca_dir: Option<PathBuf>,
+) {
     tasks.add_part(credentials::run(CredentialsContext {
         client: shared.client.clone(),
         namespace: shared.namespace.clone(),
@@ -300,6 +307,7 @@ fn start_trust(tasks: &mut Tasks, shared: &Shared, board: AccessBoard) {
         issuer::run(IssuerContext {
             client: shared.client,
             namespace: shared.namespace,
+            ca_dir,
             trust_domain,
             leader: shared.leads.subscribe(),
             clock: shared.clock,

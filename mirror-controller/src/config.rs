@@ -28,6 +28,10 @@ pub struct Config {
     /// Admin port of the gateway pods.
     #[arg(long, default_value_t = ADMIN_PORT)]
     pub gateway_admin_port: u16,
+    /// Folder with this cluster's CA (`tls.crt`, `tls.key`), followed when it changes. Without it the CA is that of Secret
+    /// `linkspan-ca`, which is made where there is none.
+    #[arg(long, value_name = "FOLDER")]
+    pub ca_dir: Option<PathBuf>,
     /// Path of a kubeconfig, to run outside a cluster.
     #[arg(long)]
     pub kubeconfig: Option<PathBuf>,

@@ -10,7 +10,7 @@ use crate::{
 };
 use linkspan_core::api::{
     credentials::{
-        CLIENT_KEY, DENIED_SERIALS, OWN_BUNDLE, SERVER_CERT, SERVER_KEY, link_of_client_cert,
+        CLIENT_KEY, DENIED_SERIALS, OWN_BUNDLE, SERVER_CERT, SERVER_KEY, denied_serials, link_of_client_cert,
         link_of_peer_bundle,
     },
     identity::Identity,
@@ -116,8 +116,12 @@ impl Credentials {
                 Err(e) => read.problems.push(e.to_string()),
             }
         }
-        let denied = trust.get(DENIED_SERIALS).map(String::as_str).unwrap_or_default();
-        read.denied = denied.lines().map(peer::normal_serial).filter(|s| !s.is_empty()).collect();
+        let (denied, others) =
+            denied_serials(trust.get(DENIED_SERIALS).map(String::as_str).unwrap_or_default());
+        read.denied = denied;
+        read.problems.extend(others.iter().map(|line| {
+            format!("{DENIED_SERIALS} has a line that is no serial number and denies nothing: {line:?}; write it in hex")
+        }));
         read
     }
 }
@@ -254,7 +258,7 @@ mod tests {
             trust: Some(BTreeMap::from([
                 (OWN_BUNDLE.to_owned(), east.pem()),
                 ("peer-west.crt".to_owned(), west.pem()),
-                (DENIED_SERIALS.to_owned(), "0A\n\nff\n".to_owned()),
+                (DENIED_SERIALS.to_owned(), "serial=0A # lost\n\nff\nbob's\n".to_owned()),
             ])),
         }
     }
@@ -262,7 +266,8 @@ mod tests {
     #[test]
     fn all_is_read() {
         let read = Credentials::read(&texts());
-        assert_eq!(read.problems, Vec::<String>::new());
+        assert_eq!(read.problems.len(), 1, "{:?}", read.problems);
+        assert!(read.problems[0].contains("denies nothing: \"bob's\""), "{:?}", read.problems);
         assert_eq!(read.server.unwrap().identity.trust_domain.as_str(), "east.linkspan");
         assert_eq!(read.denied, BTreeSet::from(["a".to_owned(), "ff".to_owned()]));
         let expected = "spiffe://west.linkspan/ns/linkspan/sa/linkspan-gateway".parse().unwrap();

@@ -97,6 +97,8 @@ pub fn start(
     start_credentials(client, namespace, tables, readiness, tasks);
 }
 
+/// Follows both objects. One that is deleted revokes nothing and lets nobody in: what was read last holds until the
+/// controller has written it anew.
 fn start_credentials(
     client: &Client,
     namespace: &str,
@@ -124,7 +126,9 @@ fn start_credentials(
             let data = newest(event).map(|secret| {
                 secret.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)).collect()
             });
-            change(&mut |texts| texts.secret.clone_from(&data));
+            if data.is_some() {
+                change(&mut |texts| texts.secret.clone_from(&data));
+            }
         },
     ));
     let change = publish(tables.clone(), state);
@@ -134,7 +138,9 @@ fn start_credentials(
         readiness.register("configmap", "waiting for the first answer"),
         move |event| {
             let data = newest(event).map(|map| map.data.unwrap_or_default());
-            change(&mut |texts| texts.trust.clone_from(&data));
+            if data.is_some() {
+                change(&mut |texts| texts.trust.clone_from(&data));
+            }
         },
     ));
 }

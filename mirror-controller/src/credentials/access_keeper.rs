@@ -7,9 +7,9 @@ use crate::{
         finding::{Finding, link_again},
         kubeconfig::Credentials,
         remote_api::{AccessError, connect, new_token, probe},
-        token::Account,
+        token::{Account, Token},
     },
-    issuer::api_call::{CallError, call, follow},
+    issuer::api_call::{CallError, call, follow_or_tell},
 };
 use futures::StreamExt;
 use jiff::Timestamp;
@@ -28,9 +28,13 @@ use linkspan_core::{
     process::backoff::Backoff,
 };
 use std::{collections::BTreeMap, pin::pin, time::Duration};
+use tokio::time::Instant;
 
 /// How often a client that works is tried again: a deleted account is noticed within this time.
 const CHECK_AGAIN: Duration = Duration::from_secs(10);
+
+/// Shortest time between two renewals, however old the target's clock makes a new token.
+const BETWEEN: Duration = Duration::from_secs(60);
 
 /// Keeps the access until the shutdown.
 pub async fn run(desk: Desk) {
@@ -39,11 +43,12 @@ pub async fn run(desk: Desk) {
         live: live_credentials_secret(&desk.link.name),
         secrets: secrets.clone(),
         in_use: None,
+        renew_from: Instant::now(),
         backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(60)),
         desk,
     };
-    let mut given_news = pin!(follow(secrets.clone(), &keeper.desk.link.credentials_secret));
-    let mut live_news = pin!(follow(secrets, &keeper.live));
+    let mut given_news = pin!(follow_or_tell(secrets.clone(), &keeper.desk.link.credentials_secret));
+    let mut live_news = pin!(follow_or_tell(secrets, &keeper.live));
     let mut leader = keeper.desk.context.leader.clone();
     let shutdown = keeper.desk.context.shutdown.clone();
     let (mut given, mut live): (Option<Found>, Option<Found>) = (None, None);
@@ -51,8 +56,8 @@ pub async fn run(desk: Desk) {
     loop {
         tokio::select! {
             () = shutdown.started() => return,
-            Some(secret) = given_news.next() => given = Some(found(secret.as_ref())),
-            Some(secret) = live_news.next() => live = Some(found(secret.as_ref())),
+            Some(seen) = given_news.next() => keeper.take(seen, &mut given),
+            Some(seen) = live_news.next() => keeper.take(seen, &mut live),
             Ok(()) = leader.changed() => {}
             () = tokio::time::sleep(wait) => {}
         }
@@ -76,6 +81,7 @@ struct Keeper {
     /// Name of the Secret with what we renewed.
     live: String,
     in_use: Option<InUse>,
+    renew_from: Instant,
     backoff: Backoff,
 }
 
@@ -86,6 +92,22 @@ struct InUse {
 }
 
 impl Keeper {
+    /// Takes what a watch saw of one Secret. While it was never seen, why not is told.
+    fn take(&self, seen: Result<Option<Secret>, String>, into: &mut Option<Found>) {
+        match seen {
+            Ok(secret) => *into = Some(found(secret.as_ref())),
+            Err(_) if into.is_some() => {}
+            Err(why) => {
+                let again = link_again(&self.desk.link.name);
+                let message = format!(
+                    "the credentials cannot be read here: {why}; run `{again}`, which brings the right to it"
+                );
+                self.desk
+                    .tell(|access| access.findings.access = Finding::Pending("SecretUnreadable", message));
+            }
+        }
+    }
+
     /// Does what is next, and returns how long to wait before looking again.
     async fn keep(&mut self, given: &Found, live: &Found) -> Duration {
         let now = self.desk.now();
@@ -147,7 +169,7 @@ impl Keeper {
 
     /// Renews the token in use where that is due. The watch of the Secret brings what was written.
     async fn renew(
-        &self,
+        &mut self,
         renew_at: Option<Timestamp>,
         expires_at: Option<Timestamp>,
         now: Timestamp,
@@ -157,12 +179,17 @@ impl Keeper {
         if !until.is_zero() {
             return Ok(CHECK_AGAIN.min(until));
         }
-        if !self.desk.leads() {
+        let too_early = self.renew_from.saturating_duration_since(Instant::now());
+        if !self.desk.leads() || !too_early.is_zero() {
             return Ok(CHECK_AGAIN);
         }
         match self.write_renewed(in_use).await {
-            Ok(()) => Ok(CHECK_AGAIN),
+            Ok(()) => {
+                self.renew_from = Instant::now() + BETWEEN;
+                Ok(CHECK_AGAIN)
+            }
             Err(error) => {
+                self.desk.tell(|access| access.token_failures += 1);
                 tracing::warn!(
                     link = self.desk.link.name,
                     error,
@@ -178,6 +205,10 @@ impl Keeper {
 
     async fn write_renewed(&self, in_use: &InUse) -> Result<(), String> {
         let token = new_token(&in_use.client, &in_use.account).await.map_err(|e| e.to_string())?;
+        if let Some(made) = Token::read(&token).issued_at {
+            let ahead = made.duration_since(self.desk.now());
+            self.desk.tell(|access| access.target_is_ahead = Some(ahead));
+        }
         let kubeconfig = in_use.credentials.with_token(&token).map_err(|e| e.to_string())?;
         let present = call(self.secrets.get_opt(&self.live)).await.map_err(|e| e.to_string())?;
         let written = self.write(present, kubeconfig).await;
@@ -215,7 +246,7 @@ impl Keeper {
         match error {
             AccessError::Unreachable(_) => Finding::Pending("Unreachable", error.to_string()),
             AccessError::Unauthorized => Finding::Wrong("Unauthorized", format!("{error}; run `{again}`")),
-            AccessError::Forbidden(_) => Finding::Wrong("Forbidden", format!("{error}; run `{again}`")),
+            AccessError::Forbidden(_) => Finding::Wrong("Forbidden", error.to_string()),
             AccessError::Unusable(_) | AccessError::NotAnAccount(_) => {
                 Finding::Wrong("KubeconfigInvalid", format!("{error}; run `{again}`"))
             }

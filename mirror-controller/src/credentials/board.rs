@@ -1,6 +1,7 @@
 //! What is known of each link's credentials, for whoever follows one link.
 
 use crate::credentials::finding::Findings;
+use jiff::SignedDuration;
 use kube::Client;
 use linkspan_core::api::condition::Condition;
 use std::{
@@ -23,6 +24,12 @@ pub struct LinkAccess {
     pub token_expires_at: Option<jiff::Timestamp>,
     /// When the client certificate that the gateways hold for this link ends.
     pub certificate_expires_at: Option<jiff::Timestamp>,
+    /// How far the target's clock was ahead of ours when it last signed or gave a token; negative where it was behind.
+    pub target_is_ahead: Option<SignedDuration>,
+    /// How often the client certificate was asked for in vain.
+    pub certificate_failures: u64,
+    /// How often the token was renewed in vain.
+    pub token_failures: u64,
     pub(super) findings: Findings,
 }
 
@@ -35,6 +42,9 @@ impl Default for LinkAccess {
             condition: findings.condition(),
             token_expires_at: None,
             certificate_expires_at: None,
+            target_is_ahead: None,
+            certificate_failures: 0,
+            token_failures: 0,
             findings,
         }
     }

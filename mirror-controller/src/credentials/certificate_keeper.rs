@@ -2,11 +2,14 @@
 
 use crate::{
     credentials::{
-        certificate_need::{Answer, Expected, Need, answer, need, request},
+        certificate_need::{Answer, Expected, Need, answer, need, request, target_is_ahead},
         desk::{Desk, Remote},
-        finding::{Finding, link_again},
+        finding::{Finding, clocks, clocks_differ, link_again},
     },
-    issuer::api_call::{CallError, call},
+    issuer::{
+        api_call::{CallError, call},
+        ca::TOLERATED_SKEW,
+    },
 };
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use kube::{Api, ResourceExt, api::PostParams};
@@ -17,6 +20,8 @@ use tokio::time::Instant;
 
 /// How long the target's signer may take.
 const SIGNER_TIMEOUT: Duration = Duration::from_secs(60);
+/// Shortest time between two certificates, however short they live.
+const BETWEEN: Duration = Duration::from_secs(10);
 /// Longest time between two looks.
 const LOOK_AGAIN: Duration = Duration::from_secs(300);
 
@@ -34,6 +39,8 @@ enum RequestError {
     Silent(String),
     #[error("the certificate that the target cluster signed cannot be used: {0}")]
     Useless(&'static str),
+    #[error("the certificate that the target cluster signed cannot be used: {0}")]
+    Skewed(String),
     #[error("no certificate can be asked for in the target cluster: {0}")]
     Call(#[from] CallError),
     #[error("no certificate request can be made: {0}")]
@@ -79,6 +86,11 @@ pub async fn run(desk: Desk) {
                 wait
             }
             Outcome::NotNow(wait) => wait,
+            Outcome::Asked => {
+                backoff.reset();
+                ask_from = Instant::now() + BETWEEN;
+                Duration::ZERO
+            }
             Outcome::Failed => {
                 let wait = backoff.wait(&mut rand::rng());
                 ask_from = Instant::now() + wait;
@@ -94,6 +106,8 @@ enum Outcome {
     Good(Duration),
     /// It is not good, but it is not the time, or not on us, to ask; look again after this time.
     NotNow(Duration),
+    /// Another was asked for and signed.
+    Asked,
     /// It was asked for in vain.
     Failed,
 }
@@ -113,7 +127,7 @@ async fn keep(desk: &Desk, access: &Remote, key: &KeyPair, held: Option<&str>, a
                 bring(desk, None);
             }
             desk.tell(|access| {
-                access.findings.certificate = Finding::Fine;
+                access.findings.certificate = clocks(access.target_is_ahead);
                 access.certificate_expires_at = Some(expires_at);
             });
             let until = Duration::try_from(renew_at.duration_since(desk.now())).unwrap_or_default();
@@ -140,11 +154,14 @@ async fn keep(desk: &Desk, access: &Remote, key: &KeyPair, held: Option<&str>, a
         Ok(pem) => {
             tracing::info!(link = desk.link.name, "the target cluster signed a client certificate");
             bring(desk, Some(pem));
-            Outcome::Good(Duration::ZERO)
+            Outcome::Asked
         }
         Err(error) => {
             tracing::warn!(link = desk.link.name, %error, "no client certificate; trying again");
-            desk.tell(|access| access.findings.certificate = finding(&error, &desk.link.name, usable_until));
+            desk.tell(|access| {
+                access.certificate_failures += 1;
+                access.findings.certificate = finding(&error, &desk.link.name, usable_until);
+            });
             Outcome::Failed
         }
     }
@@ -173,9 +190,15 @@ async fn ask(desk: &Desk, access: &Remote, expected: &Expected<'_>) -> Result<St
         tokio::time::sleep(wait).await;
         match answer(&call(requests.get(&name)).await?) {
             Answer::Signed(pem) => {
-                return match need(Some(&pem), expected, desk.now()) {
-                    Need::Nothing { .. } => Ok(pem),
-                    Need::Another { why, .. } => Err(RequestError::Useless(why)),
+                let now = desk.now();
+                let ahead = target_is_ahead(&pem, now);
+                desk.tell(|access| access.target_is_ahead = ahead);
+                return match (need(Some(&pem), expected, now), ahead) {
+                    (Need::Nothing { .. }, _) => Ok(pem),
+                    (_, Some(ahead)) if ahead.abs() > TOLERATED_SKEW => {
+                        Err(RequestError::Skewed(clocks_differ(ahead)))
+                    }
+                    (Need::Another { why, .. }, _) => Err(RequestError::Useless(why)),
                 };
             }
             Answer::Denied(words) => return Err(RequestError::Denied(words)),
@@ -200,9 +223,11 @@ fn finding(error: &RequestError, link: &str, usable_until: Option<jiff::Timestam
             Finding::Wrong("CertificateFailed", message)
         }
         RequestError::Silent(_) => Finding::Wrong("SignerSilent", message),
-        RequestError::Call(CallError::Refused { code: 401 | 403, .. }) => {
-            Finding::Wrong("Forbidden", format!("{message}; run `{}`", link_again(link)))
+        RequestError::Skewed(_) => Finding::Wrong("ClockSkew", message),
+        RequestError::Call(CallError::Refused { code: 401, .. }) => {
+            Finding::Wrong("Unauthorized", format!("{message}; run `{}`", link_again(link)))
         }
+        RequestError::Call(CallError::Refused { code: 403, .. }) => Finding::Wrong("Forbidden", message),
         RequestError::Call(_) => Finding::Pending("Unreachable", message),
     }
 }

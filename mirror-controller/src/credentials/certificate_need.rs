@@ -1,7 +1,10 @@
 //! Whether the client certificate for a link is good, and what to ask for when it is not. Pure.
 
-use crate::issuer::certificate::{Certificate, accepted_from_client};
-use jiff::Timestamp;
+use crate::issuer::{
+    ca::TOLERATED_SKEW,
+    certificate::{Certificate, accepted_from_client},
+};
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
     ByteString,
     api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestSpec},
@@ -63,6 +66,9 @@ pub fn need(present: Option<&str>, expected: &Expected<'_>, now: Timestamp) -> N
     if certificate.not_after <= now {
         return useless("the present one has ended");
     }
+    if now < certificate.not_before {
+        return useless("the present one is not valid yet by this cluster's clock");
+    }
     if expected.bundle.is_some_and(|bundle| accepted_from_client(bundle, pem, now).is_err()) {
         return useless("the target's bundle no longer covers the present one");
     }
@@ -71,6 +77,13 @@ pub fn need(present: Option<&str>, expected: &Expected<'_>, now: Timestamp) -> N
         return Need::Another { why: "two thirds of its life are over", usable_until: Some(expires_at) };
     }
     Need::Nothing { renew_at, expires_at }
+}
+
+/// How far the target's clock is ahead of `now`, judging by a certificate (PEM) that it has just signed; negative where it
+/// is behind. `None` when the certificate cannot be read.
+pub fn target_is_ahead(signed: &str, now: Timestamp) -> Option<SignedDuration> {
+    let made = Certificate::first_of(signed).ok()?.not_before + TOLERATED_SKEW;
+    Some(made.duration_since(now))
 }
 
 /// The request to the target cluster for a certificate of `identity` with `key`.

@@ -1,5 +1,7 @@
 //! What each keeper of a link's credentials found, and the one condition that follows. Pure.
 
+use crate::issuer::ca::TOLERATED_SKEW;
+use jiff::SignedDuration;
 use linkspan_core::api::condition::Condition;
 
 /// Type of the condition that a Link's credentials give.
@@ -66,6 +68,27 @@ pub fn link_again(link: &str) -> String {
     format!("link-cli --context <target cluster> link --cluster-name {link} | kubectl apply -f -")
 }
 
+/// What clocks that differ are told as, while they differ by less than breaks anything.
+const WORTH_TELLING: SignedDuration = SignedDuration::from_secs(30);
+
+/// What is to be said of the clocks, where the target's is `ahead` of ours.
+pub fn clocks(ahead: Option<SignedDuration>) -> Finding {
+    match ahead {
+        Some(ahead) if ahead.abs() > WORTH_TELLING => Finding::Ailing("ClockSkew", clocks_differ(ahead)),
+        _ => Finding::Fine,
+    }
+}
+
+/// One sentence on clocks that differ, with what mends it.
+pub fn clocks_differ(ahead: SignedDuration) -> String {
+    let side = if ahead.is_negative() { "behind" } else { "ahead of" };
+    format!(
+        "the target cluster's clock is {} s {side} this cluster's, up to {} s are tolerated: set both by NTP",
+        ahead.abs().as_secs(),
+        TOLERATED_SKEW.as_secs()
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,5 +109,17 @@ mod tests {
         assert_eq!(said(&findings), ("True".into(), "RenewalFailing".into()));
         findings.access = Finding::Fine;
         assert_eq!(said(&findings), ("True".into(), "Valid".into()));
+    }
+
+    #[test]
+    fn clocks_that_differ_are_told_before_anything_breaks() {
+        let seconds = |s| clocks(Some(SignedDuration::from_secs(s)));
+        assert_eq!((clocks(None), seconds(30), seconds(-30)), (Finding::Fine, Finding::Fine, Finding::Fine));
+        let Finding::Ailing("ClockSkew", text) = seconds(-120) else { panic!() };
+        assert_eq!(
+            text,
+            "the target cluster's clock is 120 s behind this cluster's, up to 300 s are tolerated: set both by NTP"
+        );
+        assert!(matches!(seconds(31), Finding::Ailing(_, text) if text.contains("31 s ahead of")));
     }
 }

@@ -6,7 +6,7 @@ use crate::{
         kubeconfig::Credentials,
         token::{Account, account_of},
     },
-    issuer::api_call::{CallError, call},
+    issuer::api_call::{CallError, call, mend},
 };
 use k8s_openapi::api::{
     authentication::v1::{SelfSubjectReview, TokenRequest, TokenRequestSpec},
@@ -30,7 +30,7 @@ pub enum AccessError {
     )]
     Unauthorized,
     /// The API server knows the token, but the account may not do what it needs.
-    #[error("the account of the token lacks its rights in the target cluster ({0})")]
+    #[error("the account of the token lacks a right in the target cluster: {0}{mend}", mend = mend(403))]
     Forbidden(String),
     /// The credentials are those of no ServiceAccount.
     #[error("the kubeconfig is not of a ServiceAccount ({0}); only those get certificates")]

@@ -18,7 +18,7 @@ pub enum CallError {
     #[error("no answer from the API server within {} s", CALL_TIMEOUT.as_secs())]
     Timeout,
     /// The API server refused.
-    #[error("the API server refused: {message}")]
+    #[error("the API server refused: {message}{}", mend(*code))]
     Refused {
         /// HTTP status.
         code: u16,
@@ -42,6 +42,17 @@ impl CallError {
     /// Whether somebody else wrote in between: read again and decide anew.
     pub fn is_conflict(&self) -> bool {
         self.code() == Some(409)
+    }
+}
+
+/// What mends a refusal. The API server's own message names the verb, the resource and the account.
+pub fn mend(code: u16) -> &'static str {
+    match code {
+        403 => {
+            "; every right that is needed is in the output of `link-cli install` for that cluster (for other accounts, of \
+             `link-cli allow`): apply it again there"
+        }
+        _ => "",
     }
 }
 
@@ -79,15 +90,25 @@ pub fn follow<K>(api: Api<K>, name: &str) -> impl Stream<Item = Option<K>> + Sen
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
+    follow_or_tell(api, name).filter_map(|seen| futures::future::ready(seen.ok()))
+}
+
+/// [`follow`] that hands on why the object cannot be watched, as one sentence, each time that is tried in vain.
+pub fn follow_or_tell<K>(
+    api: Api<K>,
+    name: &str,
+) -> impl Stream<Item = Result<Option<K>, String>> + Send + use<K>
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
     let what = name.to_owned();
-    watch_object(api, name).default_backoff().filter_map(move |event| {
-        let seen = match event {
-            Ok(object) => Some(object),
-            Err(error) => {
-                tracing::warn!(object = what, error = with_causes(&error), "watch broke; trying again");
-                None
-            }
-        };
-        futures::future::ready(seen)
+    watch_object(api, name).default_backoff().map(move |event| {
+        event.map_err(|error| {
+            let text = with_causes(&error);
+            let mend = if text.contains("is forbidden") { mend(403) } else { "" };
+            let text = format!("{text}{mend}");
+            tracing::warn!(object = what, error = text, "watch broke; trying again");
+            text
+        })
     })
 }

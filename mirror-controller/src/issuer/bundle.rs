@@ -3,7 +3,6 @@
 use crate::issuer::{
     IssuerContext,
     api_call::{CallError, call, follow},
-    ca_keeper::CurrentCa,
 };
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -20,6 +19,7 @@ use linkspan_core::{
     process::backoff::Backoff,
 };
 use std::{pin::pin, time::Duration};
+use tokio::sync::watch;
 
 /// The ConfigMap as it should be, where it is not: `present` with its data replaced.
 fn correction(present: Option<&ConfigMap>, bundle: &str, trust_domain: &TrustDomain) -> Option<ConfigMap> {
@@ -39,8 +39,8 @@ fn correction(present: Option<&ConfigMap>, bundle: &str, trust_domain: &TrustDom
     })
 }
 
-/// Keeps the ConfigMap until the shutdown.
-pub(super) async fn run(context: IssuerContext, mut ca: CurrentCa) {
+/// Keeps the ConfigMap with `bundle` (PEM), once it is known, until the shutdown.
+pub(super) async fn run(context: IssuerContext, mut bundle: watch::Receiver<Option<String>>) {
     let api: Api<ConfigMap> = Api::namespaced(context.client.clone(), &context.namespace);
     let mut maps = pin!(follow(api.clone(), CA_BUNDLE_CONFIG_MAP));
     let mut leader = context.leader.clone();
@@ -51,16 +51,16 @@ pub(super) async fn run(context: IssuerContext, mut ca: CurrentCa) {
         tokio::select! {
             () = context.shutdown.started() => return,
             Some(map) = maps.next() => seen = Some(map),
-            Ok(()) = ca.changed() => {}
+            Ok(()) = bundle.changed() => {}
             Ok(()) = leader.changed() => {}
             () = tokio::time::sleep(retry.unwrap_or_default()), if retry.is_some() => {}
             else => return,
         }
         retry = None;
         let is_leader = *leader.borrow_and_update();
-        let current = ca.borrow_and_update().clone();
+        let current = bundle.borrow_and_update().clone();
         let (Some(present), Some(current), true) = (&seen, current, is_leader) else { continue };
-        let Some(right) = correction(present.as_ref(), current.bundle(), &context.trust_domain) else {
+        let Some(right) = correction(present.as_ref(), &current, &context.trust_domain) else {
             backoff.reset();
             continue;
         };

@@ -15,10 +15,12 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, DnValue, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber, date_time_ymd,
 };
+use rustls::pki_types::{PrivateKeyDer, pem::PemObject};
 use std::time::Duration;
 
-/// How far a certificate starts before it is made, for clocks that are behind.
-const BACKDATED: SignedDuration = SignedDuration::from_mins(5);
+/// How far the clocks of two clusters may differ: a certificate starts this long before it is made, for clocks that are
+/// behind.
+pub const TOLERATED_SKEW: SignedDuration = SignedDuration::from_mins(5);
 /// How long a CA that we make lives.
 const CA_LIFETIME: SignedDuration = SignedDuration::from_hours(24 * 365 * 10);
 /// Longest life of a certificate for a gateway, server or client.
@@ -27,15 +29,17 @@ pub const LEAF_LIFETIME: SignedDuration = SignedDuration::from_hours(24);
 /// A CA that can sign. It prints nothing of its key.
 pub struct CertificateAuthority {
     pem: String,
+    serial: String,
     not_after: Timestamp,
     issuer: Issuer<'static, KeyPair>,
 }
 
-/// A CA as it is kept in its Secret.
+/// A CA as it is kept in its Secret, or in files.
+#[derive(PartialEq, Eq)]
 pub struct KeptCa {
     /// Certificate (PEM).
     pub certificate: String,
-    /// Private key (PEM, PKCS#8).
+    /// Private key (PEM).
     pub key: String,
 }
 
@@ -47,16 +51,19 @@ pub enum CaError {
         "Secret {CA_SECRET} has no text under {0}: give it {CA_CERT} and {CA_KEY} (type kubernetes.io/tls), or delete it to have one made"
     )]
     Missing(&'static str),
+    /// A file cannot be read.
+    #[error("{0} cannot be read: {1}; put {CA_CERT} and {CA_KEY} (PEM) into the folder that --ca-dir names")]
+    File(String, String),
     /// The certificate cannot be read.
-    #[error("{CA_CERT} of Secret {CA_SECRET} cannot be used: {0}; put a CA certificate (PEM) there")]
+    #[error("{CA_CERT} of the CA cannot be used: {0}; put a CA certificate (PEM) there")]
     Certificate(#[from] CertificateError),
     /// The private key cannot be read.
     #[error(
-        "{CA_KEY} of Secret {CA_SECRET} is no private key that can sign here (ECDSA P-256 or P-384, Ed25519, RSA; PEM, not encrypted)"
+        "{CA_KEY} of the CA is no private key that can sign here (ECDSA P-256 or P-384, Ed25519, RSA; PEM, not encrypted)"
     )]
     Key,
     /// Certificate and key do not belong together, or the certificate must not sign.
-    #[error("Secret {CA_SECRET} cannot be used: {0}")]
+    #[error("the CA cannot be used: {0}")]
     Unfit(String),
     /// Signing or key making failed.
     #[error("signing failed: {0}")]
@@ -102,7 +109,7 @@ impl CertificateAuthority {
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.serial_number = Some(positive(serial));
-        params.not_before = date_time_ymd(1970, 1, 1) + since_1970(now - BACKDATED);
+        params.not_before = date_time_ymd(1970, 1, 1) + since_1970(now - TOLERATED_SKEW);
         params.not_after = date_time_ymd(1970, 1, 1) + since_1970(now + CA_LIFETIME);
         let certificate = params.self_signed(&key)?;
         Ok(KeptCa { certificate: certificate.pem(), key: key.serialize_pem() })
@@ -115,7 +122,7 @@ impl CertificateAuthority {
     pub fn load(kept: &KeptCa, trust_domain: &TrustDomain, now: Timestamp) -> Result<Self, CaError> {
         let der = chain(&kept.certificate)?.into_iter().next().ok_or(CertificateError::Absent)?;
         let facts = Certificate::read(&der)?;
-        let key = KeyPair::from_pem(&kept.key).map_err(|_| CaError::Key)?;
+        let key = private_key(&kept.key)?;
         let unfit = |why: &str| Err(CaError::Unfit(why.to_owned()));
         if facts.public_key != key.subject_public_key_info() {
             return unfit(
@@ -130,7 +137,12 @@ impl CertificateAuthority {
             return unfit(&format!("its certificate is good from {from} until {until} only; renew it"));
         }
         let issuer = Issuer::from_ca_cert_der(&der, key)?;
-        let ca = Self { pem: first_block(&kept.certificate), not_after: facts.not_after, issuer };
+        let ca = Self {
+            pem: first_block(&kept.certificate),
+            serial: facts.serial,
+            not_after: facts.not_after,
+            issuer,
+        };
         ca.prove(trust_domain, now)?;
         Ok(ca)
     }
@@ -159,6 +171,11 @@ impl CertificateAuthority {
         &self.pem
     }
 
+    /// Its certificate's serial number (lower-case hex).
+    pub fn serial(&self) -> &str {
+        &self.serial
+    }
+
     /// When it ends.
     pub fn not_after(&self) -> Timestamp {
         self.not_after
@@ -184,11 +201,18 @@ impl CertificateAuthority {
         }];
         params.use_authority_key_identifier_extension = true;
         params.serial_number = Some(positive(leaf.serial));
-        params.not_before = date_time_ymd(1970, 1, 1) + since_1970(now - BACKDATED);
+        params.not_before = date_time_ymd(1970, 1, 1) + since_1970(now - TOLERATED_SKEW);
         let end = (now + leaf.lifetime.min(LEAF_LIFETIME)).min(self.not_after);
         params.not_after = date_time_ymd(1970, 1, 1) + since_1970(end);
         Ok(params.signed_by(leaf.public_key, &self.issuer)?.pem())
     }
+}
+
+/// The first private key in a PEM text: PKCS#8, SEC1 or PKCS#1; other blocks, such as openssl's curve parameters, are
+/// passed over.
+fn private_key(pem: &str) -> Result<KeyPair, CaError> {
+    let der = PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|_| CaError::Key)?;
+    KeyPair::try_from(der.secret_der()).map_err(|_| CaError::Key)
 }
 
 fn name(common_name: &str) -> DistinguishedName {

@@ -1,4 +1,5 @@
-//! Keeps the CA's Secret: made once by the leader, read by every replica.
+//! Keeps the CA's Secret: made once by the leader, read by every replica. Who would rather bring a CA writes that Secret
+//! first (`kubectl create secret tls`, cert-manager), or gives the controller a folder with the same two files.
 
 use crate::issuer::{
     IssuerContext,
@@ -18,7 +19,13 @@ use linkspan_core::{
     },
     process::backoff::Backoff,
 };
-use std::{collections::BTreeMap, pin::pin, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 use tokio::sync::watch;
 
 /// The CA, once there is one that can be used.
@@ -46,8 +53,77 @@ fn step(exists: bool, known: bool, leader: bool) -> Step {
     }
 }
 
-/// Keeps the Secret and tells `current` of its CA until the shutdown.
-pub(super) async fn run(context: IssuerContext, current: watch::Sender<Option<Arc<CertificateAuthority>>>) {
+/// Where the CA is told.
+type Told = watch::Sender<Option<Arc<CertificateAuthority>>>;
+
+/// How often the files of a CA are looked at.
+const LOOK_AT_FILES: Duration = Duration::from_secs(10);
+
+/// Keeps the CA and tells `current` of it until the shutdown.
+pub(super) async fn run(context: IssuerContext, current: Told) {
+    match context.ca_dir.clone() {
+        Some(folder) => follow_files(context, folder, current).await,
+        None => keep_secret(context, current).await,
+    }
+}
+
+/// Follows the CA in `folder`; nothing is ever written there.
+async fn follow_files(context: IssuerContext, folder: PathBuf, current: Told) {
+    let (mut known, mut complaint) = (None, String::new());
+    loop {
+        let folder = folder.clone();
+        let read = tokio::task::spawn_blocking(move || read_files(&folder)).await;
+        let read = read.unwrap_or_else(|e| Err(CaError::File(CA_CERT.to_owned(), e.to_string())));
+        let loaded = match read {
+            Ok(kept) if known.as_ref() == Some(&kept) => None,
+            Ok(kept) => Some(use_ca(kept, &context, &current)),
+            Err(error) => Some(Err(error)),
+        };
+        match loaded {
+            None => {}
+            Some(Ok(kept)) => {
+                complaint.clear();
+                known = Some(kept);
+            }
+            Some(Err(error)) if error.to_string() == complaint => {}
+            Some(Err(error)) => {
+                tell_unusable(&error, &current);
+                complaint = error.to_string();
+            }
+        }
+        tokio::select! {
+            () = context.shutdown.started() => return,
+            () = tokio::time::sleep(LOOK_AT_FILES) => {}
+        }
+    }
+}
+
+fn read_files(folder: &Path) -> Result<KeptCa, CaError> {
+    let read = |name: &str| {
+        let path = folder.join(name);
+        std::fs::read_to_string(&path).map_err(|e| CaError::File(path.display().to_string(), e.to_string()))
+    };
+    Ok(KeptCa { certificate: read(CA_CERT)?, key: read(CA_KEY)? })
+}
+
+/// Signs by `kept` from now on.
+fn use_ca(kept: KeptCa, context: &IssuerContext, current: &Told) -> Result<KeptCa, CaError> {
+    let ca = CertificateAuthority::load(&kept, &context.trust_domain, context.clock.now())?;
+    tracing::info!(serial = ca.serial(), until = %ca.not_after(), "this cluster's CA can sign");
+    current.send_replace(Some(Arc::new(ca)));
+    Ok(kept)
+}
+
+fn tell_unusable(error: &CaError, current: &Told) {
+    let until_then = match *current.borrow() {
+        Some(_) => "until then the one before signs",
+        None => "until then nothing is signed",
+    };
+    tracing::error!(%error, until_then, "the CA cannot be used");
+}
+
+/// Keeps the Secret.
+async fn keep_secret(context: IssuerContext, current: Told) {
     let api: Api<Secret> = Api::namespaced(context.client.clone(), &context.namespace);
     let mut secrets = pin!(follow(api.clone(), CA_SECRET));
     let mut leader = context.leader.clone();
@@ -68,15 +144,14 @@ pub(super) async fn run(context: IssuerContext, current: watch::Sender<Option<Ar
         match step(secret.is_some(), known.is_some(), is_leader) {
             Step::Wait => {}
             Step::Read => {
-                let loaded = secret.as_ref().map(|secret| load(secret, &context));
-                match loaded {
-                    Some(Ok((kept, ca))) => {
+                let read = secret.as_ref().map(read_secret);
+                match read.map(|read| read.and_then(|kept| use_ca(kept, &context, &current))) {
+                    Some(Ok(kept)) => {
                         known = Some(kept);
-                        current.send_replace(Some(Arc::new(ca)));
                         backoff.reset();
                     }
                     Some(Err(error)) => {
-                        tracing::error!(%error, "the CA cannot be used; nothing is signed by it");
+                        tell_unusable(&error, &current);
                         // What is wrong may be the time of day.
                         retry = Some(Duration::from_secs(60));
                     }
@@ -100,15 +175,15 @@ pub(super) async fn run(context: IssuerContext, current: watch::Sender<Option<Ar
     }
 }
 
-fn load(secret: &Secret, context: &IssuerContext) -> Result<(KeptCa, CertificateAuthority), CaError> {
+/// Reads the Secret as this controller, cert-manager or `kubectl create secret tls` writes it. Its `ca.crt`, where there
+/// is one, is not looked at: what is above the CA that signs may sign for others.
+fn read_secret(secret: &Secret) -> Result<KeptCa, CaError> {
     let data = secret.data.as_ref();
     let text = |key| {
         let bytes = data.and_then(|data| data.get(key)).map(|bytes| bytes.0.clone());
         bytes.and_then(|bytes| String::from_utf8(bytes).ok()).ok_or(CaError::Missing(key))
     };
-    let kept = KeptCa { certificate: text(CA_CERT)?, key: text(CA_KEY)? };
-    let ca = CertificateAuthority::load(&kept, &context.trust_domain, context.clock.now())?;
-    Ok((kept, ca))
+    Ok(KeptCa { certificate: text(CA_CERT)?, key: text(CA_KEY)? })
 }
 
 /// Creates the Secret, with the CA `lost` or a new one. Where another controller was quicker, its Secret is the one.

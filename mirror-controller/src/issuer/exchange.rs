@@ -1,6 +1,7 @@
 //! What the issuer and the keepers of links' credentials tell each other: the issuer alone writes the gateways' key
 //! material, the keepers bring certificates and bundles of linked clusters.
 
+use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::watch;
 
@@ -9,6 +10,16 @@ use tokio::sync::watch;
 pub struct Exchange {
     wanted: watch::Sender<Wanted>,
     held: watch::Sender<Option<Held>>,
+    validity: watch::Sender<Validity>,
+}
+
+/// When this cluster's own certificates end; known to the replica that leads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Validity {
+    /// The CA's.
+    pub ca: Option<Timestamp>,
+    /// The gateways' server certificate.
+    pub server: Option<Timestamp>,
 }
 
 /// What the gateways should hold for each link.
@@ -67,5 +78,15 @@ impl Exchange {
             *before = Some(held);
             differs
         });
+    }
+
+    /// When this cluster's own certificates end.
+    pub fn validity(&self) -> Validity {
+        *self.validity.borrow()
+    }
+
+    /// Tells when this cluster's own certificates end.
+    pub fn valid(&self, validity: Validity) {
+        self.validity.send_replace(validity);
     }
 }

@@ -2,13 +2,14 @@
 //! link, and the time. Pure.
 
 use crate::issuer::{
+    ca_history::CaHistory,
     certificate::{Certificate, accepted_from_server, chain},
     exchange::{Held, Wanted},
 };
 use jiff::{SignedDuration, Timestamp};
 use linkspan_core::api::{
     credentials::{
-        CLIENT_KEY, OWN_BUNDLE, SERVER_CERT, SERVER_KEY, client_cert, link_of_client_cert,
+        CA_HISTORY, CLIENT_KEY, OWN_BUNDLE, SERVER_CERT, SERVER_KEY, client_cert, link_of_client_cert,
         link_of_peer_bundle, peer_bundle,
     },
     identity::Identity,
@@ -25,8 +26,8 @@ pub struct State<'a> {
     pub secret: &'a Texts,
     /// The ConfigMap's data.
     pub trust: &'a Texts,
-    /// Certificate of this cluster's CA (PEM).
-    pub ca_bundle: &'a str,
+    /// Certificate of the CA that signs (PEM).
+    pub ca: &'a str,
     /// Who the gateways are.
     pub identity: &'a Identity,
     /// What is wanted for each link.
@@ -44,6 +45,10 @@ pub struct Plan {
     pub secret: BTreeMap<String, Option<String>>,
     /// The ConfigMap's keys that change: a text to put, or `None` to drop.
     pub trust: BTreeMap<String, Option<String>>,
+    /// All CAs of this cluster that are trusted (PEM).
+    pub bundle: String,
+    /// When the server certificate ends, where it is not made anew.
+    pub server_expires_at: Option<Timestamp>,
     /// When to look again, though nothing changed.
     pub look_again: Timestamp,
 }
@@ -57,20 +62,31 @@ impl Plan {
 
 /// Decides what to make, renew and drop at `now`.
 pub fn desired_gateway_tls(state: &State<'_>, now: Timestamp) -> Plan {
-    let server = server_certificate(state, now);
+    let history = CaHistory::read(state.secret.get(CA_HISTORY).map(String::as_str)).with(state.ca, now);
+    let bundle = history.bundle();
+    let server = server_certificate(state, &bundle, now);
     let client_key = state.secret.get(CLIENT_KEY).and_then(|pem| KeyPair::from_pem(pem).ok());
+    let mut secret = client_certificates(state, client_key.as_ref());
+    let text = history.text();
+    if state.secret.get(CA_HISTORY) != Some(&text) {
+        secret.insert(CA_HISTORY.to_owned(), Some(text));
+    }
     let soonest = now + SignedDuration::from_secs(60);
+    let renew_at = server.as_ref().map_or(soonest, |certificate| certificate.renew_at());
     Plan {
+        server_expires_at: server.as_ref().ok().map(|certificate| certificate.not_after),
         server: server.err(),
         client_key: client_key.is_none(),
-        secret: client_certificates(state, client_key.as_ref()),
-        trust: trust(state),
-        look_again: server.map_or(soonest, |renew_at| renew_at.max(soonest)),
+        secret,
+        trust: trust(state, &bundle),
+        look_again: history.next_end().map_or(renew_at, |end| end.min(renew_at)).max(soonest),
+        bundle,
     }
 }
 
-/// When the server certificate is due for renewal, or why one has to be made now.
-fn server_certificate(state: &State<'_>, now: Timestamp) -> Result<Timestamp, &'static str> {
+/// The server certificate that is good, or why one has to be made now. One of a former CA is good until its own end: by
+/// then linked clusters know the new CA.
+fn server_certificate(state: &State<'_>, bundle: &str, now: Timestamp) -> Result<Certificate, &'static str> {
     let (Some(pem), Some(key)) = (state.secret.get(SERVER_CERT), state.secret.get(SERVER_KEY)) else {
         return Err("there is none");
     };
@@ -85,9 +101,11 @@ fn server_certificate(state: &State<'_>, now: Timestamp) -> Result<Timestamp, &'
     if certificate.renew_at() <= now {
         return Err("two thirds of its life are over");
     }
-    accepted_from_server(state.ca_bundle, pem, now)
-        .map_err(|_| "this cluster's CA did not sign the present one")?;
-    Ok(certificate.renew_at())
+    if now < certificate.not_before {
+        return Err("the present one is not valid yet: this machine's clock was set back");
+    }
+    accepted_from_server(bundle, pem, now).map_err(|_| "this cluster's CA did not sign the present one")?;
+    Ok(certificate)
 }
 
 fn client_certificates(state: &State<'_>, key: Option<&KeyPair>) -> BTreeMap<String, Option<String>> {
@@ -106,8 +124,8 @@ fn client_certificates(state: &State<'_>, key: Option<&KeyPair>) -> BTreeMap<Str
     changes(state.secret, &desired, |name| link_of_client_cert(name).is_some())
 }
 
-fn trust(state: &State<'_>) -> BTreeMap<String, Option<String>> {
-    let mut desired = Texts::from([(OWN_BUNDLE.to_owned(), state.ca_bundle.to_owned())]);
+fn trust(state: &State<'_>, bundle: &str) -> BTreeMap<String, Option<String>> {
+    let mut desired = Texts::from([(OWN_BUNDLE.to_owned(), bundle.to_owned())]);
     for (name, pem) in state.trust {
         if link_of_peer_bundle(name).is_some_and(|link| exists(state.wanted, link)) {
             desired.insert(name.clone(), pem.clone());

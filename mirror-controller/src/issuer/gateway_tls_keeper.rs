@@ -7,6 +7,8 @@ use crate::issuer::{
     api_call::{CallError, call, follow},
     ca::{CaError, CertificateAuthority, LEAF_LIFETIME, Leaf, Usage},
     ca_keeper::CurrentCa,
+    certificate::Certificate,
+    exchange::Validity,
     gateway_tls::{Plan, State, Texts, desired_gateway_tls, held},
 };
 use futures::StreamExt;
@@ -21,7 +23,9 @@ use kube::{
 };
 use linkspan_core::{
     api::{
-        credentials::{CLIENT_KEY, GATEWAY_TLS_SECRET, GATEWAY_TRUST_CONFIG_MAP, SERVER_CERT, SERVER_KEY},
+        credentials::{
+            CLIENT_KEY, DENIED_SERIALS, GATEWAY_TLS_SECRET, GATEWAY_TRUST_CONFIG_MAP, SERVER_CERT, SERVER_KEY,
+        },
         identity::Identity,
         labels::FIELD_MANAGER,
     },
@@ -29,6 +33,7 @@ use linkspan_core::{
 };
 use rcgen::KeyPair;
 use std::{collections::BTreeMap, pin::pin, sync::Arc, time::Duration};
+use tokio::sync::watch;
 
 /// Longest time between two looks at what there is.
 const LOOK_AGAIN: Duration = Duration::from_secs(300);
@@ -43,8 +48,10 @@ enum KeepError {
 }
 
 /// Keeps both objects and tells the exchange what they hold, until the shutdown.
-pub(super) async fn run(context: IssuerContext, mut ca: CurrentCa) {
-    let keeper = Keeper::new(&context);
+///
+/// `bundle` is told all CAs that are trusted, once the gateways' own objects say so.
+pub(super) async fn run(context: IssuerContext, mut ca: CurrentCa, bundle: watch::Sender<Option<String>>) {
+    let mut keeper = Keeper::new(&context, bundle);
     let mut secrets = pin!(follow(keeper.secrets.clone(), GATEWAY_TLS_SECRET));
     let mut maps = pin!(follow(keeper.maps.clone(), GATEWAY_TRUST_CONFIG_MAP));
     let mut leader = context.leader.clone();
@@ -87,24 +94,34 @@ struct Keeper<'a> {
     secrets: Api<Secret>,
     maps: Api<ConfigMap>,
     identity: Identity,
+    bundle: watch::Sender<Option<String>>,
+    /// The denied serials that were read last: a ConfigMap that is deleted lets nobody in.
+    denied: Option<String>,
 }
 
 impl<'a> Keeper<'a> {
-    fn new(context: &'a IssuerContext) -> Self {
+    fn new(context: &'a IssuerContext, bundle: watch::Sender<Option<String>>) -> Self {
         Self {
             context,
             secrets: Api::namespaced(context.client.clone(), &context.namespace),
             maps: Api::namespaced(context.client.clone(), &context.namespace),
             identity: Identity::gateway(context.trust_domain.clone(), &context.namespace),
+            bundle,
+            denied: None,
         }
     }
 
     /// Reads both objects, puts them right where `ca` is given, and tells what they hold. Returns when to look again.
-    async fn keep(&self, ca: Option<Arc<CertificateAuthority>>) -> Result<Option<Timestamp>, KeepError> {
+    async fn keep(&mut self, ca: Option<Arc<CertificateAuthority>>) -> Result<Option<Timestamp>, KeepError> {
         let secret = call(self.secrets.get_opt(GATEWAY_TLS_SECRET)).await?;
         let map = call(self.maps.get_opt(GATEWAY_TRUST_CONFIG_MAP)).await?;
         let mut texts = secret.as_ref().map(texts_of).unwrap_or_default();
         let mut trust = map.as_ref().and_then(|map| map.data.clone()).unwrap_or_default();
+        if map.is_some() {
+            self.denied = trust.get(DENIED_SERIALS).cloned();
+        } else if let Some(denied) = self.denied.clone() {
+            trust.insert(DENIED_SERIALS.to_owned(), denied);
+        }
         let Some(ca) = ca else {
             self.tell(&texts, &trust);
             return Ok(None);
@@ -113,8 +130,8 @@ impl<'a> Keeper<'a> {
         let plan = {
             let wanted = self.context.exchange.wanted();
             let wanted = wanted.borrow();
-            let (ca_bundle, identity) = (ca.bundle(), &self.identity);
-            let state = State { secret: &texts, trust: &trust, ca_bundle, identity, wanted: &wanted };
+            let (ca, identity) = (ca.bundle(), &self.identity);
+            let state = State { secret: &texts, trust: &trust, ca, identity, wanted: &wanted };
             desired_gateway_tls(&state, now)
         };
         // Bundles first: a gateway that has a new certificate already knows whom it meets.
@@ -130,7 +147,14 @@ impl<'a> Keeper<'a> {
             let (server, keys) = (plan.server, made.keys().collect::<Vec<_>>());
             tracing::info!(?keys, server, "wrote Secret {GATEWAY_TLS_SECRET}");
         }
+        self.bundle.send_if_modified(|told| {
+            let differs = told.as_ref() != Some(&plan.bundle);
+            *told = Some(plan.bundle);
+            differs
+        });
         self.tell(&texts, &trust);
+        let (ca, server) = (Some(ca.not_after()), plan.server_expires_at.or_else(|| server_end(&texts)));
+        self.context.exchange.valid(Validity { ca, server });
         Ok(Some(plan.look_again))
     }
 
@@ -207,6 +231,10 @@ impl<'a> Keeper<'a> {
         }
         Ok(())
     }
+}
+
+fn server_end(secret: &Texts) -> Option<Timestamp> {
+    Some(Certificate::first_of(secret.get(SERVER_CERT)?).ok()?.not_after)
 }
 
 fn texts_of(secret: &Secret) -> Texts {

@@ -7,7 +7,7 @@
 //! ```text
 //! let trust_domain = issuer::trust_domain(&client).await?;
 //! let exchange = issuer::Exchange::default();
-//! tasks.spawn(issuer::run(IssuerContext { client, namespace, trust_domain, leader, clock, shutdown, exchange }));
+//! tasks.spawn(issuer::run(IssuerContext { client, namespace, ca_dir, trust_domain, leader, clock, shutdown, exchange }));
 //! ```
 //!
 //! Nothing is written while `leader` holds `false`.
@@ -27,6 +27,7 @@
 pub mod api_call;
 pub mod bundle;
 pub mod ca;
+pub mod ca_history;
 pub mod ca_keeper;
 pub mod certificate;
 pub mod exchange;
@@ -38,7 +39,7 @@ pub mod signer;
 #[cfg(test)]
 mod testing;
 
-pub use exchange::{Exchange, Held, Peer, Wanted};
+pub use exchange::{Exchange, Held, Peer, Validity, Wanted};
 #[cfg(test)]
 pub(crate) use testing::{sign_as_the_target, test_ca};
 
@@ -49,6 +50,7 @@ use linkspan_core::{
     api::identity::TrustDomain,
     process::{clock::Clock, shutdown::Shutdown},
 };
+use std::path::PathBuf;
 use tokio::{sync::watch, task::JoinSet};
 
 /// What the issuer works with.
@@ -58,6 +60,8 @@ pub struct IssuerContext {
     pub client: Client,
     /// Namespace of the installation.
     pub namespace: String,
+    /// Folder with the CA (`tls.crt`, `tls.key`), where it does not come from, and is not made in, its Secret.
+    pub ca_dir: Option<PathBuf>,
     /// This cluster's trust domain, see [`trust_domain`].
     pub trust_domain: TrustDomain,
     /// Whether this replica may write.
@@ -91,8 +95,9 @@ pub async fn run(context: IssuerContext) -> anyhow::Result<()> {
     let (ca, current) = watch::channel(None);
     let mut parts = JoinSet::new();
     parts.spawn(ca_keeper::run(context.clone(), ca));
-    parts.spawn(bundle::run(context.clone(), current.clone()));
-    parts.spawn(gateway_tls_keeper::run(context.clone(), current.clone()));
+    let (told, bundle) = watch::channel(None);
+    parts.spawn(bundle::run(context.clone(), bundle));
+    parts.spawn(gateway_tls_keeper::run(context.clone(), current.clone(), told));
     parts.spawn(signer::run(context.clone(), current));
     while let Some(ended) = parts.join_next().await {
         ended.context("a part of the issuer broke")?;

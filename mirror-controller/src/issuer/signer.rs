@@ -8,6 +8,7 @@ use crate::issuer::{
     api_call::{CallError, call},
     ca::{CertificateAuthority, Leaf, Usage},
     ca_keeper::CurrentCa,
+    certificate::{Certificate, CertificateError},
     review::{Asked, Grant, House, LiveAccount, Verdict, review},
 };
 use futures::StreamExt;
@@ -44,6 +45,8 @@ enum SignError {
     Call(#[from] CallError),
     #[error(transparent)]
     Ca(#[from] crate::issuer::ca::CaError),
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
 }
 
 /// Signs while this replica leads and there is a CA, until the shutdown.
@@ -145,11 +148,14 @@ impl<'a> Signer<'a> {
             }
             Verdict::Sign(grant) => {
                 let certificate = self.issue(&grant, now)?;
+                // Whoever has to deny this certificate finds its serial number here.
+                let facts = Certificate::first_of(&certificate)?;
                 self.put(request, "status", |r| {
                     r.status.get_or_insert_default().certificate = Some(ByteString(certificate.into_bytes()));
                 })
                 .await?;
-                tracing::info!(request = name, account = who, "signed a gateway's client certificate");
+                let (serial, until) = (facts.serial, facts.not_after);
+                tracing::info!(request = name, account = who, serial, %until, "signed a gateway's client certificate");
                 Ok(())
             }
             Verdict::Deny(refusal) => {

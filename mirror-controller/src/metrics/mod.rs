@@ -1,5 +1,6 @@
 //! What is counted while the controller works; [`shown`] is what `/metrics` makes of it.
 
+mod credentials;
 mod shown;
 
 pub use shown::Shown;

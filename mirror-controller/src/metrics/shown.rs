@@ -1,7 +1,9 @@
 //! What `/metrics` shows. Gauges are read at scrape; series of a Link go with the Link.
 
-use super::{BOUNDS, Counters, LAG_BOUNDS, Lag, Lags, ProbeCounts, Probes, Watches, Writes, lock};
-use crate::{credentials::AccessBoard, link::remotes::Remotes, liveness, world::World};
+use super::{
+    BOUNDS, Counters, LAG_BOUNDS, Lag, Lags, ProbeCounts, Probes, Watches, Writes, credentials, lock,
+};
+use crate::{credentials::AccessBoard, issuer::Exchange, link::remotes::Remotes, liveness, world::World};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet},
@@ -24,6 +26,8 @@ pub struct Shown {
     pub counters: Arc<Counters>,
     /// How far credentials reach.
     pub board: AccessBoard,
+    /// When this cluster's own certificates end.
+    pub exchange: Exchange,
     /// Watches.
     pub watches: Arc<Watches>,
     /// How soon what is heard is written.
@@ -107,6 +111,8 @@ impl Collector for Shown {
         for row in &rows {
             metric.encode_family(&[("cluster", row.link.as_str())])?.encode_gauge(&(row.exports as f64))?;
         }
+        let links: Vec<&str> = rows.iter().map(|row| row.link.as_str()).collect();
+        credentials::encode(&mut encoder, &links, &self.board, &self.exchange)?;
         self.encode_process(&mut encoder)
     }
 }

@@ -109,7 +109,7 @@ fn what_makes_a_ca_unusable_is_said_with_its_mend() {
     assert!(refusal(&other, NOW).contains("put the pair there that belongs together"));
     let broken = KeptCa { certificate: good.certificate.clone(), key: "secret".into() };
     let text = refusal(&broken, NOW);
-    assert!(text.contains("tls.key of Secret linkspan-ca") && !text.contains("secret\""), "{text}");
+    assert!(text.contains("tls.key of the CA is no private key") && !text.contains("secret\""), "{text}");
     let empty = KeptCa { certificate: String::new(), key: good.key };
     assert!(refusal(&empty, NOW).contains("put a CA certificate"));
     assert!(refusal(&kept(|p| p.is_ca = IsCa::NoCa, &key()), NOW).contains("is no CA"));
@@ -127,4 +127,20 @@ fn what_makes_a_ca_unusable_is_said_with_its_mend() {
         p.name_constraints = Some(corporate);
     };
     assert!(refusal(&kept(constrained, &key()), NOW).contains("what it signs is not accepted"));
+}
+
+#[test]
+fn private_keys_are_taken_as_other_tools_write_them() {
+    // openssl ecparam -genkey -name prime256v1; its key stands behind a block of parameters.
+    let sec1 = include_str!("testdata/ca-sec1.key");
+    assert!(sec1.contains("EC PARAMETERS") && sec1.contains("EC PRIVATE KEY"));
+    // openssl genrsa -traditional 2048.
+    let pkcs1 = include_str!("testdata/ca-pkcs1.key");
+    assert!(pkcs1.contains("BEGIN RSA PRIVATE KEY"));
+    for text in [sec1, pkcs1] {
+        let key = private_key(text).unwrap_or_else(|e| panic!("{e}"));
+        let made = KeptCa { key: text.to_owned(), ..kept(|_| {}, &key) };
+        let ca = CertificateAuthority::load(&made, &domain(), at(NOW)).unwrap();
+        assert_eq!(ca.bundle(), made.certificate);
+    }
 }

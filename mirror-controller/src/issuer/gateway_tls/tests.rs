@@ -40,6 +40,7 @@ impl World {
             ("client-west.crt", world.certificate(&client)),
         ];
         world.secret.extend(texts.map(|(key, text)| (key.to_owned(), text)));
+        world.secret.insert(CA_HISTORY.into(), CaHistory::default().with(world.ca.bundle(), at(NOW)).text());
         world.trust.insert(OWN_BUNDLE.into(), world.ca.bundle().into());
         world.trust.insert("peer-west.crt".into(), ca().bundle().into());
         world.trust.insert("denied-serials".into(), "0a\n0b".into());
@@ -56,7 +57,7 @@ impl World {
         let state = State {
             secret: &self.secret,
             trust: &self.trust,
-            ca_bundle: self.ca.bundle(),
+            ca: self.ca.bundle(),
             identity: &self.identity,
             wanted: &self.wanted,
         };
@@ -118,7 +119,11 @@ fn a_server_certificate_that_no_caller_would_take_is_made_anew() {
         why(|w| w.secret.insert(SERVER_CERT.into(), "x".into()).map_or((), drop)),
         Some("the present one cannot be read")
     );
-    assert_eq!(why(|w| w.ca = ca()), Some("this cluster's CA did not sign the present one"));
+    let lost = |w: &mut World| {
+        w.ca = ca();
+        w.secret.remove(CA_HISTORY);
+    };
+    assert_eq!(why(lost), Some("this cluster's CA did not sign the present one"));
     assert_eq!(
         why(|w| w.identity = Identity::gateway(domain(), "other")),
         Some("the present one is for another identity")
@@ -184,4 +189,30 @@ fn what_others_wrote_is_kept_and_what_is_ours_put_right() {
     let held = held(&world.secret, &world.trust).unwrap();
     assert_eq!(held.certificates.keys().collect::<Vec<_>>(), ["west"]);
     assert_eq!(held.bundles.keys().collect::<Vec<_>>(), ["west"]);
+}
+
+#[test]
+fn a_new_ca_is_told_first_and_signs_the_next_certificate() {
+    let mut world = World::new();
+    let former = std::mem::replace(&mut world.ca, ca());
+    let both = format!("{}{}", world.ca.bundle(), former.bundle());
+    let plan = world.plan("2026-03-01T13:00:00Z");
+    assert_eq!(plan.server, None, "callers that know the former CA alone must still be able to call");
+    assert_eq!(plan.bundle, both);
+    assert_eq!(plan.trust, BTreeMap::from([(OWN_BUNDLE.to_owned(), Some(both.clone()))]));
+    assert_eq!(plan.secret.keys().collect::<Vec<_>>(), [CA_HISTORY]);
+    world.secret.insert(CA_HISTORY.into(), plan.secret[CA_HISTORY].clone().unwrap());
+    let plan = world.plan("2026-03-02T04:00:00Z");
+    assert_eq!((plan.server, plan.bundle), (Some("two thirds of its life are over"), both));
+    // A day and five minutes after the change nothing lives that the former CA signed.
+    assert!(world.plan("2026-03-02T13:04:59Z").bundle.contains(former.bundle()));
+    assert_eq!(world.plan("2026-03-02T13:05:00Z").bundle, world.ca.bundle());
+}
+
+#[test]
+fn a_clock_that_was_set_back_gets_a_certificate_that_is_valid() {
+    let world = World::new();
+    assert_eq!(world.plan("2026-03-01T11:55:00Z").server, None, "five minutes are tolerated");
+    let why = world.plan("2026-03-01T11:54:59Z").server.unwrap();
+    assert!(why.contains("clock was set back"), "{why}");
 }
