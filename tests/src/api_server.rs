@@ -8,6 +8,8 @@
 mod access;
 mod parts;
 
+pub use access::claims;
+
 use crate::{faults::Faults, process::Process, program::Program, scratch::Scratch, tls::Authority, wait};
 use anyhow::{Context, Result, bail};
 use kube::Client;

@@ -20,6 +20,9 @@ use std::{
 /// Time one command of link-cli may take; `link` waits for what the controller publishes.
 const COMMAND: Duration = Duration::from_secs(120);
 
+/// How much a controller tells, unless a test says otherwise.
+const USUAL_LOG: [&str; 2] = ["--log-level", "info,linkspan_mirror_controller=debug"];
+
 /// One cluster with Linkspan.
 pub struct Installation {
     // The processes go before the server they speak to.
@@ -105,8 +108,16 @@ impl Installation {
     /// # Errors
     /// When it has not been built.
     pub async fn start_controller(&mut self) -> Result<()> {
+        self.start_controller_with(&USUAL_LOG).await
+    }
+
+    /// [`Installation::start_controller`] with these flags in place of its usual log level.
+    ///
+    /// # Errors
+    /// As [`Installation::start_controller`].
+    pub async fn start_controller_with(&mut self, flags: &[&str]) -> Result<()> {
         let name = format!("{}-controller", self.server.name());
-        self.controller = Some(self.controller_named(&name).await?);
+        self.controller = Some(self.controller_with(&name, flags).await?);
         Ok(())
     }
 
@@ -115,6 +126,10 @@ impl Installation {
     /// # Errors
     /// When it has not been built.
     pub async fn controller_named(&self, name: &str) -> Result<Process> {
+        self.controller_with(name, &USUAL_LOG).await
+    }
+
+    async fn controller_with(&self, name: &str, flags: &[&str]) -> Result<Process> {
         let kubeconfig = self.server.kubeconfig_of(NAMESPACE, CONTROLLER).await?;
         let file = self.server.write_kubeconfig(name, &kubeconfig)?;
         let program = Program::ours(CONTROLLER)?.arg("--kubeconfig").arg(file).args([
@@ -124,10 +139,8 @@ impl Installation {
             name,
             "--admin-addr",
             "127.0.0.1:0",
-            "--log-level",
-            "info,linkspan_mirror_controller=debug",
         ]);
-        program.args(&self.controller_flags).start(name)
+        program.args(flags).args(&self.controller_flags).start(name)
     }
 
     /// Starts the controller in `place`, with its admin page at the port that pods have it at, and makes its Pod, so that
@@ -197,6 +210,14 @@ impl Installation {
     /// # Errors
     /// When it has not been built, or the server refuses the slice.
     pub async fn start_gateway(&mut self, place: &Namespace) -> Result<()> {
+        self.start_gateway_with(place, "info,linkspan_gateway=debug").await
+    }
+
+    /// [`Installation::start_gateway`] with a log level.
+    ///
+    /// # Errors
+    /// As [`Installation::start_gateway`].
+    pub async fn start_gateway_with(&mut self, place: &Namespace, log_level: &str) -> Result<()> {
         let name = format!("{}-gateway-{}", self.server.name(), self.gateways.len());
         let kubeconfig = self.server.kubeconfig_of(NAMESPACE, GATEWAY).await?;
         let file = self.server.write_kubeconfig(&name, &kubeconfig)?;
@@ -206,7 +227,7 @@ impl Installation {
             "--pod-name",
             &name,
             "--log-level",
-            "info,linkspan_gateway=debug",
+            log_level,
         ]);
         self.gateways.push(program.within(place).start(&name)?);
         let slice =

@@ -109,7 +109,7 @@ impl Reason {
                 "a certificate is outside its time: check the clocks of both clusters and the mirror controller's log"
             }
             Reason::Identity => {
-                "the certificate is not for the expected identity, or its account was deleted: apply the output of `link-cli link` again"
+                "the certificate is not for the expected identity, was denied, or its account was deleted: apply the output of `link-cli link` again"
             }
             Reason::Policy => "a rule of the target cluster denies this caller",
             Reason::NotExported => {

@@ -11,4 +11,6 @@ mod helm;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]
+mod rights;
+#[cfg(test)]
 mod support;

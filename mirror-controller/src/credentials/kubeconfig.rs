@@ -51,7 +51,10 @@ impl Credentials {
         let mut root: Value = serde_norway::from_str(&self.text).map_err(|_| KubeconfigError::Form)?;
         let (_, user) = chosen(&root)?;
         let user = named(&root, "users", &user).ok_or(KubeconfigError::Missing("such user"))?;
-        root["users"][user]["user"]["token"] = Value::from(token);
+        let user = root["users"][user]["user"]
+            .as_object_mut()
+            .ok_or(KubeconfigError::Missing("user with a token"))?;
+        user.insert("token".to_owned(), Value::from(token));
         serde_norway::to_string(&root).map_err(|_| KubeconfigError::Form)
     }
 
@@ -161,6 +164,10 @@ mod tests {
         assert_eq!(missing("{"), "it is not YAML");
         assert_eq!(missing("{}"), "it has no current-context");
         assert_eq!(missing("{current-context: a}"), "it has no context of that name");
+        let given =
+            credentials("https://10.0.0.1", "t").text.replace("  user:\n    token: t", "  user: nobody");
+        let refused = Credentials::read(&given).ok().unwrap().with_token("t").unwrap_err();
+        assert_eq!(refused.to_string(), "it has no user with a token");
     }
 
     proptest! {

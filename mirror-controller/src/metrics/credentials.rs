@@ -19,8 +19,10 @@ pub(super) fn encode(
 ) -> fmt::Result {
     let known: Vec<(&str, LinkAccess)> =
         links.iter().map(|link| (*link, board.subscribe(link).borrow().clone())).collect();
-    let (name, help) =
-        ("linkspan_token_expiry_timestamp_seconds", "When the token for the target's API ends, in seconds since 1970");
+    let (name, help) = (
+        "linkspan_token_expiry_timestamp_seconds",
+        "When the token for the target's API ends, in seconds since 1970",
+    );
     let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
     for (link, access) in &known {
         if let Some(end) = access.token_expires_at {

@@ -2,6 +2,7 @@
 
 use super::ApiServer;
 use anyhow::{Context, Result};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use k8s_openapi::{
     ByteString,
     api::{
@@ -14,6 +15,8 @@ use kube::{
     api::PostParams,
     config::{KubeConfigOptions, Kubeconfig},
 };
+use rcgen::SigningKey;
+use serde_json::{Value, json};
 use std::time::Duration;
 
 impl ApiServer {
@@ -64,6 +67,30 @@ impl ApiServer {
         Ok(answer.status.context("a token request was answered without a token")?.token)
     }
 
+    /// A token of a service account as this server would have made it at another time: `begun` and `ends` are seconds
+    /// from now on. It is genuine, so the server takes it within that time.
+    ///
+    /// # Errors
+    /// When there is no such account.
+    pub async fn token_between(
+        &self,
+        namespace: &str,
+        account: &str,
+        begun: i64,
+        ends: i64,
+    ) -> Result<String> {
+        let real = self.token(namespace, account, Duration::from_secs(3600)).await?;
+        let mut claims = claims(&real)?;
+        let now = claims["iat"].as_i64().context("a token does not say when it was made")?;
+        for (claim, at) in [("iat", begun), ("nbf", begun), ("exp", ends)] {
+            claims[claim] = json!(now + at);
+        }
+        let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        let signed = format!("{}.{}", encode(&json!({"alg": "ES256", "typ": "JWT"})), encode(&claims));
+        let signature = fixed(&self.files.account_signer.sign(signed.as_bytes())?)?;
+        Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature)))
+    }
+
     /// The kubeconfig (YAML) of who has `token`. It goes through [`ApiServer::faults`].
     ///
     /// # Errors
@@ -83,6 +110,30 @@ impl ApiServer {
     pub(super) fn direct_kubeconfig(&self) -> Result<String> {
         kubeconfig(&format!("https://127.0.0.1:{}", self.port), &self.ca(), &self.files.admin_token)
     }
+}
+
+/// What a token says.
+///
+/// # Errors
+/// When it is none.
+pub fn claims(token: &str) -> Result<Value> {
+    let payload = token.split('.').nth(1).context("this is no token")?;
+    Ok(serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload)?)?)
+}
+
+/// An ECDSA P-256 signature in the form of a JWT (two numbers of 32 bytes) from its ASN.1 form.
+fn fixed(signature: &[u8]) -> Result<Vec<u8>> {
+    let mut rest = signature.get(2..).context("an empty signature")?;
+    let mut numbers = Vec::new();
+    for _ in 0..2 {
+        let length = usize::from(*rest.get(1).context("a short signature")?);
+        let number = rest.get(2..2 + length).context("a short signature")?;
+        let number: Vec<u8> = number.iter().copied().skip_while(|byte| *byte == 0).collect();
+        numbers.extend(std::iter::repeat_n(0, 32 - number.len()));
+        numbers.extend(number);
+        rest = &rest[2 + length..];
+    }
+    Ok(numbers)
 }
 
 /// A kubeconfig (YAML) with one context, named `test`.

@@ -26,6 +26,8 @@ pub(super) struct Files {
     pub(super) scratch: Scratch,
     /// The token of a member of `system:masters`.
     pub(super) admin_token: String,
+    /// What service accounts' tokens are signed with.
+    pub(super) account_signer: KeyPair,
     ca: PathBuf,
     certificate: PathBuf,
     key: PathBuf,
@@ -51,6 +53,7 @@ impl Files {
             account_public_key: scratch.write("account.pub", &account_key.public_key_pem())?,
             tokens: scratch.write("tokens.csv", &format!("{admin_token},admin,admin,system:masters\n"))?,
             admin_token,
+            account_signer: account_key,
             scratch,
         })
     }

@@ -2,11 +2,16 @@
 //! is what we take for good.
 
 use super::*;
-use crate::issuer::{sign_as_the_target, test_ca};
+use crate::issuer::{
+    ca::{CertificateAuthority, Leaf, Usage},
+    sign_as_the_target, test_ca,
+};
 use jiff::SignedDuration;
 use k8s_openapi::api::certificates::v1::{
     CertificateSigningRequestCondition, CertificateSigningRequestStatus,
 };
+
+use proptest::prelude::*;
 
 const NOW: &str = "2026-03-01T12:00:00Z";
 
@@ -117,4 +122,51 @@ fn answers_are_read() {
     assert_eq!(with("Approved", Some(b"PEM")), Answer::Signed("PEM".into()));
     assert_eq!(with("Denied", None), Answer::Denied("why".into()));
     assert_eq!(with("Failed", None), Answer::Failed("why".into()));
+}
+
+#[test]
+fn clocks_that_differ_by_five_minutes_are_tolerated_and_more_is_told() {
+    let (ca, key) = (test_ca(1), KeyPair::generate().unwrap());
+    let pem = sign_as_the_target(&ca, &kept(&key), "u-1", at(NOW)).unwrap();
+    let (identity, bundle) = (identity(), Some(ca.certificate.as_str()));
+    let expected = Expected { key: &key, identity: &identity, uid: "u-1", bundle };
+    for (here, ahead) in [("2026-03-01T11:55:00Z", 300), (NOW, 0), ("2026-03-01T20:00:00Z", -8 * 3600)] {
+        assert!(matches!(need(Some(&pem), &expected, at(here)), Need::Nothing { .. }), "{here}");
+        assert_eq!(target_is_ahead(&pem, at(here)), Some(SignedDuration::from_secs(ahead)));
+    }
+    let behind = "2026-03-01T11:54:59Z";
+    let why = "the present one is not valid yet by this cluster's clock";
+    assert_eq!(need(Some(&pem), &expected, at(behind)), Need::Another { why, usable_until: None });
+    assert_eq!(target_is_ahead(&pem, at(behind)), Some(SignedDuration::from_secs(301)));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn what_is_asked_for_signed_and_read_is_the_same(
+        account in "[a-z][a-z0-9-]{0,20}[a-z0-9]", uid in "[0-9a-f]{8}-[0-9a-f]{4}", serial: [u8; 16],
+        hours in 1i64..24, start in 1_500_000_000i64..4_000_000_000,
+    ) {
+        let identity = Identity::link_account("west.linkspan".parse().unwrap(), "linkspan", &account);
+        let key = KeyPair::generate().unwrap();
+        let made = request(&key, &identity).unwrap();
+        let read = crate::issuer::request::read(&made.spec.request.0).unwrap();
+        prop_assert_eq!(&read.names, &vec![identity.to_string()]);
+        prop_assert_eq!(read.public_key.subject_public_key_info(), key.subject_public_key_info());
+        let now = Timestamp::from_second(start).unwrap();
+        let domain = &identity.trust_domain;
+        let kept = CertificateAuthority::generate(domain, [9; 16], now).unwrap();
+        let ca = CertificateAuthority::load(&kept, domain, now).unwrap();
+        let lifetime = SignedDuration::from_hours(hours);
+        let leaf = Leaf { identity: &identity, uid: Some(&uid), usage: Usage::Client, public_key: &read.public_key, lifetime, serial };
+        let certificate = Certificate::first_of(&ca.sign(&leaf, now).unwrap()).unwrap();
+        prop_assert_eq!(&certificate.uris, &read.names);
+        prop_assert_eq!(certificate.uid.as_deref(), Some(uid.as_str()));
+        prop_assert_eq!(certificate.common_name.as_deref(), Some(account.as_str()));
+        prop_assert_eq!((certificate.not_before, certificate.not_after), (now - TOLERATED_SKEW, now + lifetime));
+        prop_assert_eq!(&certificate.public_key, &key.subject_public_key_info());
+        let tail: String = serial[1..].iter().map(|byte| format!("{byte:02x}")).collect();
+        prop_assert!(certificate.serial.ends_with(&tail) && certificate.serial.len() == 32, "{}", certificate.serial);
+    }
 }
