@@ -7,6 +7,7 @@ use k8s_openapi::api::{
     discovery::v1::EndpointSlice,
 };
 use linkspan_core::api::{
+    credentials::normal_serial,
     identity::Identity,
     link::{Link, parse_duration},
     names::Target,
@@ -117,7 +118,7 @@ fn baggage(bytes: &[u8]) {
 fn certificate(bytes: &[u8]) {
     if let Ok(peer) = peer::read(bytes) {
         identity(peer.identity.to_string().as_bytes());
-        assert_eq!(peer::normal_serial(&peer.serial), peer.serial);
+        assert_eq!(normal_serial(&peer.serial), peer.serial);
     }
 }
 

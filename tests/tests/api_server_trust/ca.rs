@@ -27,7 +27,7 @@ struct Brought {
 }
 
 impl Brought {
-    fn new(name: &str, key: KeyPair) -> Self {
+    fn new(name: &str, key: &KeyPair) -> Self {
         let params = |name: &str| {
             let mut params = CertificateParams::default();
             params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -37,7 +37,7 @@ impl Brought {
         };
         let root =
             CertifiedIssuer::self_signed(params("the organisation"), KeyPair::generate().unwrap()).unwrap();
-        let certificate = params(name).signed_by(&key, &root).unwrap().pem();
+        let certificate = params(name).signed_by(key, &root).unwrap().pem();
         Self { root: root.pem(), certificate, key: key.serialize_pem() }
     }
 
@@ -45,7 +45,7 @@ impl Brought {
     fn secret(&self) -> String {
         let text = |text: &str| STANDARD.encode(text);
         let chain = format!("{}{}", self.certificate, self.root);
-        list(vec![json!({
+        list(&[json!({
             "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
             "metadata": {"namespace": NAMESPACE, "name": CA_SECRET,
                          "annotations": {"cert-manager.io/certificate-name": "linkspan-ca"}},
@@ -93,9 +93,9 @@ async fn a_ca_is_brought_renewed_and_exchanged_without_breaking_what_it_signed()
     }
     let mut west = cluster("west").await;
     let client = west.server.admin().await.unwrap();
-    let first = Brought::new("first", KeyPair::generate().unwrap());
-    let second = Brought::new("second", KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).unwrap());
-    let third = Brought::new("third", KeyPair::generate().unwrap());
+    let first = Brought::new("first", &KeyPair::generate().unwrap());
+    let second = Brought::new("second", &KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).unwrap());
+    let third = Brought::new("third", &KeyPair::generate().unwrap());
 
     // cert-manager was first: its CA signs, and what is above it is trusted by nobody.
     west.server.apply(&first.secret()).await.unwrap();
@@ -110,7 +110,7 @@ async fn a_ca_is_brought_renewed_and_exchanged_without_breaking_what_it_signed()
     assert_eq!(server_certificate(&client, &first.certificate).await, (served.clone(), true));
 
     // What cannot sign is told and changes nothing.
-    let broken = Brought { key: first.key.clone(), ..Brought::new("broken", KeyPair::generate().unwrap()) };
+    let broken = Brought { key: first.key.clone(), ..Brought::new("broken", &KeyPair::generate().unwrap()) };
     west.server.apply(&broken.secret()).await.unwrap();
     eventually(SOON, "the broken CA to be told", async || {
         let log = west.controller()?.log();

@@ -113,7 +113,7 @@ impl West {
                    "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "linkspan-remote-access"},
                    "subjects": [{"kind": "ServiceAccount", "namespace": namespace, "name": account}]})
         };
-        let more = list(vec![plain, binding(PLAIN, NAMESPACE), binding("default", "default")]);
+        let more = list(&[plain, binding(PLAIN, NAMESPACE), binding("default", "default")]);
         installation.server.apply(&more).await.unwrap();
         let admin = installation.server.admin().await.unwrap();
         let system = Api::<Namespace>::all(admin.clone()).get("kube-system").await.unwrap();

@@ -202,12 +202,13 @@ async fn each_account_may_do_what_the_table_says_and_nothing_else() {
         "metadata": {"namespace": NAMESPACE, "name": "linkspan-ca-bundle"},
         "data": {"ca-bundle.crt": "x", "trust-domain": "x.linkspan"},
     });
-    west.server.apply(&list(vec![role])).await.unwrap();
+    west.server.apply(&list(&[role])).await.unwrap();
     let url = west.server.url();
     let link = west.link_cli(["link", "--cluster-name", "west", "--api-server-address", &url]).await.unwrap();
     let of_link = crate::support::documents(&link).into_iter();
-    let of_link = of_link.filter(|o| ["Role", "RoleBinding"].iter().any(|kind| o["kind"] == *kind)).collect();
-    west.server.apply(&list(of_link)).await.unwrap();
+    let of_link: Vec<_> =
+        of_link.filter(|o| ["Role", "RoleBinding"].iter().any(|kind| o["kind"] == *kind)).collect();
+    west.server.apply(&list(&of_link)).await.unwrap();
 
     let rows = rows();
     let questions = questions(&rows);

@@ -60,11 +60,11 @@ pub(crate) fn with_token(link: &str, token: &str) -> String {
     let kubeconfig = STANDARD.decode(secret["data"][KUBECONFIG].as_str().unwrap()).unwrap();
     let kubeconfig = String::from_utf8(kubeconfig).unwrap().replace(&old, token);
     secret["data"][KUBECONFIG] = STANDARD.encode(kubeconfig).into();
-    list(objects)
+    list(&objects)
 }
 
 /// Objects as one text for [`linkspan_tests::ApiServer::apply`].
-pub(crate) fn list(items: Vec<Value>) -> String {
+pub(crate) fn list(items: &[Value]) -> String {
     serde_json::json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string()
 }
 

@@ -49,8 +49,9 @@ async fn tokens_and_certificates_are_renewed_and_what_does_not_work_is_told_with
     let late = with_token(&output, &late);
     // Without the right to read them, which the output brings along, that is what is said.
     let without = documents(&late).remove(0)["items"].as_array().unwrap().clone();
-    let without = without.into_iter().filter(|o| o["kind"] != "Role" && o["kind"] != "RoleBinding").collect();
-    east.server.apply(&list(without)).await.unwrap();
+    let without: Vec<_> =
+        without.into_iter().filter(|o| o["kind"] != "Role" && o["kind"] != "RoleBinding").collect();
+    east.server.apply(&list(&without)).await.unwrap();
     let told = condition(&in_east, VALID, "Unknown", "SecretUnreadable").await;
     assert!(told.contains("cannot list resource \"secrets\"") && told.contains(AGAIN), "{told}");
     east.server.apply(&late).await.unwrap();
