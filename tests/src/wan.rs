@@ -1,7 +1,7 @@
 //! A wide area network between two namespaces, packet by packet: delay, jitter, loss, a bottleneck, a cut.
 //!
 //! Each namespace gets a TUN device; threads of this process carry packets from one to the other and decide by
-//! [`line`] when each arrives, if it does. TCP runs through it end to end, with its own recovery and congestion
+//! [`mod@line`] when each arrives, if it does. TCP runs through it end to end, with its own recovery and congestion
 //! control. The only queue is the one that [`Quality`] names: [`Wan::counts`] tells when the devices dropped
 //! something by themselves or the threads came late, so that a result under such conditions is not believed.
 

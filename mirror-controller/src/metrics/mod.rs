@@ -1,4 +1,4 @@
-//! What is counted while the controller works; [`shown`] is what `/metrics` makes of it.
+//! What is counted while the controller works; `shown` is what `/metrics` makes of it.
 
 mod credentials;
 mod shown;
