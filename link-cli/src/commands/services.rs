@@ -46,12 +46,12 @@ enum Form {
 pub async fn run(global: &Global, args: ServicesArgs) -> anyhow::Result<Outcome> {
     let cluster = Cluster::connect(global, None).await?;
     let (link, namespace) = (args.cluster_name.as_deref(), global.namespace.as_deref());
-    let (mirrors, links) = tokio::join!(mirrors::all(&cluster, link, namespace), health::list(&cluster));
-    let links = links.unwrap_or_else(|e| {
+    let mirrors = mirrors::all(&cluster, link, namespace).await?;
+    let links = health::list(&cluster).await.unwrap_or_else(|e| {
         output::note(&format!("Services that could not be mirrored are not shown: {e:#}"));
         vec![]
     });
-    output::print(&render(&rows(mirrors?, &links, link, namespace), args.output))?;
+    output::print(&render(&rows(mirrors, &links, link, namespace), args.output))?;
     Ok(Outcome::Well)
 }
 
