@@ -42,11 +42,15 @@ async fn an_exported_service_is_mirrored_kept_and_removed() {
 
     // West says what it exports.
     let exports: Api<ExportedService> = api(&pair.in_west, labels::NAMESPACE);
-    let export =
-        eventually(SOON, "the ExportedService", async || Ok(exports.get("shop.my-api").await?)).await.spec;
+    let export = eventually(SOON, "the ExportedService, ready", async || {
+        let export = exports.get("shop.my-api").await?.spec;
+        ensure!(export.ports.iter().all(|port| port.ready), "it says {export:?}");
+        Ok(export)
+    })
+    .await;
     assert_eq!((export.namespace.as_str(), export.name.as_str()), (SHOP, "my-api"));
     let port = &export.ports[0];
-    assert_eq!((port.name.as_str(), port.port, port.target_port, port.ready), ("http", 8080, Some(80), true));
+    assert_eq!((port.name.as_str(), port.port, port.target_port), ("http", 8080, Some(80)));
 
     // East has it.
     let mirror = pair.mirrored("my-api").await;
