@@ -211,8 +211,9 @@ count_tests() {
   read -r ok bad left_out < <(awk '/^test result: / { ok += $4; bad += $6; out += $8 } END { print ok + 0, bad + 0, out + 0 }' "$log")
   # A test that skips itself ends as passed; it is not. Its line may follow the runner's "test name ... ".
   itself=$(grep -o 'SKIPPED: [^:]*: .*' "$log" | sort -u) || true
-  while read -r line; do remarks+=("$line"); done < <(
-    sed -n -E 's/^test (.*) \.\.\. ignored(, (.*))?$/SKIPPED: \1: \3/p; s/^test (.*) \.\.\. FAILED$/FAILED: \1/p' "$log"
+  while IFS= read -r line; do remarks+=("$line"); done < <(
+    sed -n -E 's/^test (.*) \.\.\. ignored(, (.*))?$/SKIPPED: \1: \3/p' "$log"
+    why_failed "$log"
     [[ -z $itself ]] || echo "$itself"
   )
   itself=$([[ -z $itself ]] || wc -l <<<"$itself")
@@ -223,12 +224,29 @@ count_tests() {
   passed=$((passed + ok - ${itself:-0})) failed=$((failed + bad)) skipped=$((skipped + left_out + ${itself:-0}))
 }
 
+# why_failed LOG: each failed test of a run of cargo test with the first lines of its error, indented.
+why_failed() {
+  awk '
+    /^test .* \.\.\. FAILED$/ { sub(/^test /, ""); sub(/ \.\.\. FAILED$/, ""); print "FAILED: " $0; next }
+    /^failures:$/ { inside = 1; left = 0 }
+    /^test result: / { inside = 0; left = 0 }
+    inside && /^---- .* stdout ----$/ { print "FAILED: " $2; left = 0; next }
+    inside && (/^Error: / || / panicked at /) { left = 8 }
+    inside && left && /^Stack backtrace:/ { left = 0 }
+    inside && left && NF { print "  | " substr($0, 1, 600); left-- }
+  ' "$1" | awk '
+    /^FAILED: / { name = $0; if (!(name in text)) { order[++n] = name; text[name] = "" } next }
+    { text[name] = text[name] "\n" $0 }
+    END { for (i = 1; i <= n; i++) print order[i] text[order[i]] }
+  '
+}
+
 # add_counts LOG: takes over the counts and the named skips and failures of a run that ended with a summary of its own.
 add_counts() {
   local ok bad left_out line
   # When something failed, make's own word follows the counts.
   read -r ok bad left_out < <(sed -n -E 's/^([0-9]+) passed, ([0-9]+) failed, ([0-9]+) skipped$/\1 \2 \3/p' "$1" | tail -n 1) || bad=1
-  while read -r line; do remarks+=("$line"); done < <(sed -n '/^Summary:$/,$p' "$1" | grep -E '^(SKIPPED|FAILED): ')
+  while IFS= read -r line; do remarks+=("$line"); done < <(sed -n '/^Summary:$/,$p' "$1" | grep -E '^(SKIPPED|FAILED): |^  \| ')
   passed=$((passed + ${ok:-0})) failed=$((failed + ${bad:-1})) skipped=$((skipped + ${left_out:-0}))
 }
 
