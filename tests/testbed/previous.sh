@@ -26,7 +26,7 @@ if [[ ! -d $folder ]]; then
   mv -T "$folder.new" "$folder"
   rm -rf "$work"
   # Cargo puts this checkout's own programs back in their place.
-  (cd "$REPO" && timeout 2400 cargo build --quiet --profile dev-image --bins) >&2
+  (cd "$REPO" && timeout 2400 cargo build --quiet --workspace --bins --tests --profile dev-image) >&2
 fi
 [[ ${1:-} == programs ]] && exit
 PROGRAMS=$folder/programs IMAGE_TAG=previous "$BED/images.sh" >&2

@@ -9,12 +9,13 @@ prepare_cache
 cd "$REPO"
 count_check "tools" "$BED/tools.sh"
 count_check "prometheus" "$BED/prometheus.sh"
-# Tests that start our programs find them beside themselves.
-count_check "build" timeout 2400 cargo build --workspace --bins --profile dev-image
+# Tests that start our programs find them beside themselves. Built together with the tests, since what both depend on has
+# more features with tests than without, and would be built twice.
+count_check "build" timeout 2400 cargo build --workspace --bins --tests --profile dev-image
 count_check "the version before" "$BED/previous.sh" programs
 count_tests "workspace tests" timeout 2400 cargo test --workspace --profile dev-image --no-fail-fast -- --show-output
 count_check "clusters $*" "$BED/clusters.sh" "$@"
-count_check "images" make --no-print-directory images PROFILE=dev-image
+count_check "images" env PROFILE=dev-image "$BED/images.sh"
 # Availability under load takes some 25 minutes, and two of its bars are missed: it names its skip here; `make test-availability` runs it.
 count_tests "cluster tests" timeout 2400 cargo test -p linkspan-tests --profile dev-image --features clusters --test 'clusters_*' --no-fail-fast -- --show-output
 summary
