@@ -13,6 +13,7 @@ use crate::{
 use anyhow::anyhow;
 use linkspan_core::process::{
     admin::{Admin, bind, serve},
+    clock::Clock,
     logging::LogLevel,
     readiness::Readiness,
     resolver::Names,
@@ -52,6 +53,7 @@ pub struct App {
     settings: Settings,
     tables: Tables,
     readiness: Readiness,
+    clock: Clock,
     tunnel: TcpListener,
     admin: TcpListener,
     /// What other parts are told.
@@ -63,10 +65,15 @@ impl App {
     ///
     /// # Errors
     /// When an address cannot be bound.
-    pub async fn bind(settings: Settings, tables: Tables, readiness: Readiness) -> anyhow::Result<Self> {
+    pub async fn bind(
+        settings: Settings,
+        tables: Tables,
+        readiness: Readiness,
+        clock: Clock,
+    ) -> anyhow::Result<Self> {
         let tunnel = bind(settings.listen).await.map_err(|e| anyhow!(e))?;
         let admin = bind(settings.admin_addr).await.map_err(|e| anyhow!(e))?;
-        Ok(Self { settings, tables, readiness, tunnel, admin, board: Board::default() })
+        Ok(Self { settings, tables, readiness, clock, tunnel, admin, board: Board::default() })
     }
 
     /// Where tunnels arrive.
@@ -113,6 +120,7 @@ impl App {
                 board: self.board.clone(),
                 metrics: metrics.clone(),
                 names,
+                clock: self.clock.clone(),
             },
         ));
         tasks.spawn(ingress::forget::forget(self.tables.clone(), metrics.clone()));
@@ -126,6 +134,7 @@ impl App {
             gate: Gate::new(self.settings.limits, metrics.clone()),
             backends: Backends::new(metrics.clone()),
             metrics: metrics.clone(),
+            clock: self.clock.clone(),
             leaving: is_closing.clone(),
             stop: is_stopped.clone(),
         };

@@ -3,6 +3,7 @@
 use anyhow::{Context, anyhow};
 use clap::Parser;
 use linkspan_core::process::{
+    clock::Clock,
     kube_client::{client, config_of_daemon},
     logging::{self, LogLevel},
     readiness::Readiness,
@@ -75,7 +76,7 @@ async fn run(args: Args, log_level: LogLevel) -> anyhow::Result<()> {
         drain,
         log_level: Some(log_level),
     };
-    let app = App::bind(settings, tables, readiness).await?;
+    let app = App::bind(settings, tables, readiness, Clock::system()).await?;
     tracing::info!(tunnel = %app.tunnel_address()?, admin = %app.admin_address()?, "listening");
     tokio::select! {
         ended = app.run(shutdown) => ended,

@@ -2,7 +2,7 @@
 //!
 //! Guarantees:
 //! * at most 32 KiB and one read of the channel are held towards the plain side, and one read of the
-//!   plain side towards the channel; beyond that nothing is read;
+//!   plain side towards the channel, less than 256 KiB each; beyond that nothing is read;
 //! * half-closes pass through each way; the caller's channel is free again when [`End::Finished`] is returned;
 //! * while the plain side takes nothing, a RESET is still seen until the bound is reached, and the end of the
 //!   channel always;
@@ -62,7 +62,7 @@ impl End {
             End::Channel(e) | End::Unserved(e) => {
                 record.failed(reason_of(e), format!("the tunnel connection broke: {e}"));
             }
-            End::Cut(reason) => record.failed(*reason, "no longer allowed, or shutting down"),
+            End::Cut(reason) => record.failed(*reason, "no longer allowed, expired, or shutting down"),
         }
     }
 }

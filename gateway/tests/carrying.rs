@@ -11,6 +11,8 @@ mod content;
 mod pair;
 #[path = "support/mod.rs"]
 mod support;
+#[path = "support/tcp.rs"]
+mod tcp;
 
 use content::{check_content, check_prefix, send_content};
 use linkspan_core::api::{
@@ -32,6 +34,7 @@ use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
+use tcp::soon;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
     net::{TcpListener, TcpStream},
@@ -39,11 +42,6 @@ use tokio::{
     task::{JoinHandle, JoinSet},
     time::{Instant, timeout},
 };
-
-/// `future`, unless it takes longer than any test may.
-async fn soon<T>(future: impl Future<Output = T>) -> T {
-    timeout(DEADLINE, future).await.expect("took too long")
-}
 
 /// Carries TCP from a port of its own to another one.
 struct Relay {

@@ -9,6 +9,8 @@
 mod pair;
 #[path = "support/mod.rs"]
 mod support;
+#[path = "support/tcp.rs"]
+mod tcp;
 use support::certs;
 
 use bytes::BytesMut;
@@ -19,47 +21,15 @@ use linkspan_gateway::{
     wire::{Event, Frame, Open, data_header},
 };
 use pair::{DEADLINE, Gateway, HIDDEN_PORT, PORT, Pair, WEST, texts};
-use std::{io::ErrorKind, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use support::certs::Authority;
+use tcp::{admin, metric, read_end, read_exact, soon, until_reset};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     task::JoinSet,
     time::{Instant, timeout},
 };
-
-/// `future`, unless it takes longer than any test may.
-async fn soon<T>(future: impl Future<Output = T>) -> T {
-    timeout(DEADLINE, future).await.expect("took too long")
-}
-
-async fn read_exact(tcp: &mut TcpStream, count: usize) -> Vec<u8> {
-    let mut bytes = vec![0; count];
-    soon(tcp.read_exact(&mut bytes)).await.unwrap();
-    bytes
-}
-
-async fn read_end(tcp: &mut TcpStream) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    soon(tcp.read_to_end(&mut bytes)).await.unwrap();
-    bytes
-}
-
-/// Waits until `tcp` is reset; fails when it ends in order.
-async fn until_reset(tcp: &mut TcpStream) {
-    let mut bytes = [0; 1024];
-    let error = soon(async {
-        loop {
-            match tcp.read(&mut bytes).await {
-                Ok(0) => panic!("the connection ended in order, as if all had been said"),
-                Ok(_) => {}
-                Err(e) => return e,
-            }
-        }
-    })
-    .await;
-    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bytes_and_half_closes_pass_both_ways() {
@@ -219,17 +189,6 @@ async fn a_thousand_short_flows_share_a_few_connections() {
     assert_eq!(metric(&metrics, opened), Some(1000.0));
     echo.abort();
     drop(west);
-}
-
-async fn admin(gateway: &Gateway, path: &str) -> String {
-    let mut tcp = TcpStream::connect(gateway.admin).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
-    tcp.write_all(request.as_bytes()).await.unwrap();
-    String::from_utf8(read_end(&mut tcp).await).unwrap()
-}
-
-fn metric(text: &str, name: &str) -> Option<f64> {
-    text.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim().parse().unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread")]

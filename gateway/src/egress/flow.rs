@@ -26,7 +26,7 @@ use std::{
 use tokio::{
     net::TcpStream,
     sync::watch,
-    time::{Duration, Instant, timeout_at},
+    time::{Duration, Instant, sleep_until, timeout_at},
 };
 
 /// Most of what is sent along with OPEN.
@@ -115,9 +115,12 @@ async fn try_carry(
         open.generation = leased.channel.next_generation();
         leased.channel.queue(&Frame::Open(open.clone())).map_err(|e| internal(&e))?;
         leased.channel.queue_encoded(&first.frame);
+        let ends = leased.ends();
         let stop = async {
-            context.stop.started().await;
-            Reason::Draining
+            tokio::select! {
+                () = context.stop.started() => Reason::Draining,
+                () = sleep_until(ends) => Reason::TlsExpired,
+            }
         };
         let channel = &mut leased.channel;
         let end = splice(channel, local.clone(), open.generation, Role::Caller, record.traffic(), stop).await;

@@ -101,6 +101,7 @@ mod tests {
             identity: format!("spiffe://west.linkspan/ns/linkspan/sa/{account}").parse().unwrap(),
             uid: uid.map(str::to_owned),
             serial: "ab".to_owned(),
+            not_after: jiff::Timestamp::MAX,
         }
     }
 

@@ -9,7 +9,7 @@ use crate::{
         gate::{Connected, Gate},
         service_table::ServiceTable,
     },
-    mtls::{credentials::Credentials, peer::Peer},
+    mtls::{credentials::Credentials, expiry::Expiry, peer::Peer},
     record::{Direction, FlowLabels, Metrics, Record, Traffic},
     shared::Shared,
     splice::{End, Role, splice},
@@ -18,12 +18,12 @@ use crate::{
 };
 use linkspan_core::{
     api::{labels::GATEWAY, reason::Reason},
-    process::shutdown::Shutdown,
+    process::{clock::Clock, shutdown::Shutdown},
 };
 use std::{io, sync::Arc, time::Duration};
 use tokio::{
     sync::watch,
-    time::{sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 /// Longest time a peer may take to read an answer to its PING.
@@ -52,6 +52,8 @@ pub struct Context {
     pub backends: Backends,
     /// What is counted.
     pub metrics: Metrics,
+    /// Tells when certificates end.
+    pub clock: Clock,
     /// From when on callers are asked to go elsewhere.
     pub leaving: Shutdown,
     /// From when on no flow goes on.
@@ -117,17 +119,18 @@ pub async fn serve(
     connected: Connected,
     context: &Context,
 ) -> io::Result<()> {
+    let expiry = Expiry::new(peer.not_after, context.clock.now(), Instant::now());
     let mut told_to_leave = false;
     let mut leftover = 0;
     loop {
         let event = tokio::select! {
             biased;
-            () = context.stop.started() => {
+            () = over(context, expiry) => {
                 // In order, so that a caller whose OPEN is under way takes another connection.
                 channel.close();
                 return Ok(());
             }
-            () = context.leaving.started(), if !told_to_leave => {
+            () = leaving(context, expiry), if !told_to_leave => {
                 told_to_leave = true;
                 channel.queue(&Frame::GoAway)?;
                 timeout(ANSWER_TIMEOUT, channel.flush()).await??;
@@ -141,7 +144,7 @@ pub async fn serve(
         };
         match event {
             Event::Frame(Frame::Open(open)) => {
-                if !flow(&mut channel, &peer, &connected, open, context).await {
+                if !flow(&mut channel, &peer, &connected, open, expiry.ends, context).await {
                     channel.abort();
                     return Ok(());
                 }
@@ -162,6 +165,22 @@ pub async fn serve(
             }
             Event::Frame(_) => {}
         }
+    }
+}
+
+/// Completes when no flow goes on.
+async fn over(context: &Context, expiry: Expiry) {
+    tokio::select! {
+        () = context.stop.started() => {}
+        () = sleep_until(expiry.ends) => {}
+    }
+}
+
+/// Completes when no new flow is wanted.
+async fn leaving(context: &Context, expiry: Expiry) {
+    tokio::select! {
+        () = context.leaving.started() => {}
+        () = sleep_until(expiry.retires) => {}
     }
 }
 
@@ -191,6 +210,7 @@ async fn flow(
     peer: &Peer,
     connected: &Connected,
     mut open: Open,
+    ends: Instant,
     context: &Context,
 ) -> bool {
     // Not kept for as long as the flow lasts: a caller may fill it.
@@ -230,6 +250,7 @@ async fn flow(
         tokio::select! {
             reason = context.denied(peer, &caller, &open) => reason,
             () = idle(record.traffic(), context.gate.limits.idle_timeout) => Reason::Timeout,
+            () = sleep_until(ends) => Reason::TlsExpired,
         }
     };
     let end = splice(channel, local.clone(), open.generation, Role::Called, record.traffic(), cut).await;
@@ -269,7 +290,6 @@ async fn idle(traffic: &Traffic, longest: Duration) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::time::Instant;
 
     #[tokio::test(start_paused = true)]
     async fn a_flow_is_idle_an_hour_after_its_last_byte_and_not_before() {

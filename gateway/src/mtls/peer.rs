@@ -1,5 +1,6 @@
 //! Reads who a certificate is for. Pure: whether the certificate can be trusted is decided elsewhere.
 
+use jiff::Timestamp;
 use linkspan_core::api::{
     credentials::normal_serial,
     identity::{Identity, UID_ATTRIBUTE},
@@ -20,6 +21,8 @@ pub struct Peer {
     pub uid: Option<String>,
     /// Serial number: lower-case hex without leading zeros.
     pub serial: String,
+    /// Until when the certificate is valid.
+    pub not_after: Timestamp,
 }
 
 /// Why a certificate names nobody.
@@ -73,7 +76,9 @@ pub fn read(der: &[u8]) -> Result<Peer, PeerError> {
     let uid_oid = Oid::from(UID_ATTRIBUTE).map_err(|_| PeerError::Unreadable)?;
     let uid = certificate.subject().iter_by_oid(&uid_oid).next();
     let uid = uid.and_then(|attribute| attribute.as_str().ok()).map(str::to_owned);
-    Ok(Peer { identity, uid, serial: hex(certificate.raw_serial()) })
+    let not_after = Timestamp::from_second(certificate.validity().not_after.timestamp())
+        .map_err(|_| PeerError::Unreadable)?;
+    Ok(Peer { identity, uid, serial: hex(certificate.raw_serial()), not_after })
 }
 
 /// Reads the certificate of a gateway that must be `expected`.
@@ -108,6 +113,7 @@ mod tests {
         assert_eq!(peer.identity.to_string(), "spiffe://west.linkspan/ns/linkspan/sa/east");
         assert_eq!(peer.uid.as_deref(), Some("uid-1"));
         assert_eq!(peer.serial, leaf.serial);
+        assert_eq!(peer.not_after.to_string(), "4000-01-01T00:00:00Z");
     }
 
     #[test]

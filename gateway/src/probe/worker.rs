@@ -1,20 +1,22 @@
 //! Probes one Link's gateway over a tunnel connection of its own.
 
 use crate::{
-    mtls::verify::reason_of,
+    mtls::{expiry::Expiry, verify::reason_of},
     probe::{
-        board::Board,
         latency::{Latency, millis},
         liveness::Liveness,
     },
-    record::Metrics,
     tunnel::{
         channel::Channel,
-        dial::{DialError, dial, ping},
+        dial::{DialError, Dialed, dial, ping},
+        links::Context,
         peer_state::PeerState,
     },
 };
-use linkspan_core::api::{gateway_report::LinkHealth, link::ProbeSettings, reason::Reason};
+use linkspan_core::{
+    api::{gateway_report::LinkHealth, link::ProbeSettings, reason::Reason},
+    process::clock::Clock,
+};
 use std::time::Duration;
 use tokio::{
     sync::watch,
@@ -29,11 +31,11 @@ pub async fn probe(
     link: String,
     mut peer: watch::Receiver<PeerState>,
     settings: watch::Receiver<ProbeSettings>,
-    board: Board,
-    metrics: Metrics,
+    context: &Context,
     mut dice: Box<dyn FnMut() -> f64 + Send>,
 ) {
-    let mut prober = Prober { connection: None, attempts: 0 };
+    let Context { board, metrics, clock, .. } = context;
+    let mut prober = Prober { connection: None, clock, attempts: 0 };
     let (mut liveness, mut latency) = (Liveness::default(), Latency::default());
     let mut health = board.link(&link).unwrap_or_default();
     (health.alive, health.reason, health.detail) = (None, None, None);
@@ -95,41 +97,53 @@ fn judge(
     news
 }
 
+struct Connection {
+    channel: Channel,
+    epoch: u64,
+    expiry: Expiry,
+}
+
 /// The connection that probes go over.
-struct Prober {
-    connection: Option<(Channel, u64)>,
+struct Prober<'a> {
+    connection: Option<Connection>,
+    clock: &'a Clock,
     attempts: u64,
 }
 
-impl Prober {
+impl Prober<'_> {
     /// One probe: the round trip of a PING, over a new connection where there is none.
     async fn once(&mut self, peer: &PeerState) -> Result<Duration, DialError> {
         self.attempts += 1;
-        let current = self.connection.take().filter(|(channel, epoch)| {
-            *epoch == peer.epoch && peer.addresses.contains(&channel.address()) && !channel.is_leaving()
+        let current = self.connection.take().filter(|Connection { channel, epoch, expiry }| {
+            let wanted = *epoch == peer.epoch && peer.addresses.contains(&channel.address());
+            wanted && !channel.is_leaving() && Instant::now() < expiry.retires
         });
-        let (mut channel, epoch) = match current {
+        let mut connection = match current {
             Some(current) => current,
             None => {
-                let dialed = dial(peer, self.attempts as usize).await?;
-                (dialed.channel, dialed.epoch)
+                let Dialed { channel, epoch, not_after, .. } = dial(peer, self.attempts as usize).await?;
+                let expiry = Expiry::new(not_after, self.clock.now(), Instant::now());
+                Connection { channel, epoch, expiry }
             }
         };
+        let channel = &mut connection.channel;
         let began = Instant::now();
-        ping(&mut channel, self.attempts, &peer.identity.to_string()).await.map_err(|e| {
+        ping(channel, self.attempts, &peer.identity.to_string()).await.map_err(|e| {
             match e.get_ref().and_then(|inner| inner.downcast_ref::<DialError>()) {
                 Some(told) => told.clone(),
                 None => DialError { reason: reason_of(&e), detail: format!("{}: {e}", channel.address()) },
             }
         })?;
-        self.connection = Some((channel, epoch));
+        self.connection = Some(connection);
         Ok(began.elapsed())
     }
 
     /// Completes when the connection ends while nothing is asked.
     async fn broken(&mut self) {
         match &mut self.connection {
-            Some((channel, _)) => while channel.event().await.is_ok() && !channel.is_leaving() {},
+            Some(Connection { channel, .. }) => {
+                while channel.event().await.is_ok() && !channel.is_leaving() {}
+            }
             None => std::future::pending().await,
         }
         self.connection = None;

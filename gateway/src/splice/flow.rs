@@ -4,11 +4,11 @@ use crate::{
     record::Traffic,
     splice::{End, Role},
     tunnel::{
-        channel::Channel,
+        channel::{self, Channel},
         pieces::Pieces,
         pulse::{Happened, Pulse},
         socket::read_some,
-        tls::SEAL_MAX,
+        tls::{RECORD, SEAL_MAX, SEALED_ROOM},
     },
     wire::{Frame, HEADER, Piece, TELLS_PAUSES, data_header},
 };
@@ -25,6 +25,13 @@ use tokio::{
     net::TcpStream,
     time::{Instant, Sleep, sleep_until},
 };
+
+/// Most bytes of a flow that are held in one direction, whatever its ends do.
+const MOST: usize = 256 * 1024;
+// Towards the plain side: what waits for it, one more read of the channel, and the beginning of a record.
+const _: () = assert!(HELD_MAX + channel::READ_SIZE + RECORD <= MOST);
+// Towards the channel: what was read of the plain side at once, encrypted.
+const _: () = assert!(SEALED_ROOM <= MOST);
 
 /// Most bytes that wait for a plain side that takes none.
 const HELD_MAX: usize = 32 * 1024;

@@ -2,11 +2,12 @@
 //! side has accepted our certificate.
 
 use crate::{
-    mtls::verify::reason_of,
+    mtls::{peer, verify::reason_of},
     tunnel::{channel::Channel, handshake, peer_state::PeerState, socket},
     wire::{Event, Frame},
 };
 use futures::stream::{FuturesUnordered, StreamExt};
+use jiff::Timestamp;
 use linkspan_core::api::reason::Reason;
 use rustls::ClientConfig;
 use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc, time::Duration};
@@ -40,6 +41,8 @@ pub struct Dialed {
     pub took: Duration,
     /// [`PeerState::epoch`] it was made with.
     pub epoch: u64,
+    /// Until when the certificate of the other gateway is valid.
+    pub not_after: Timestamp,
 }
 
 /// Makes a connection to one of the addresses of `peer`; `first` (counted round) has the first try. An address that
@@ -66,7 +69,9 @@ pub async fn dial(peer: &PeerState, first: usize) -> Result<Dialed, DialError> {
             Err(e) => Err((usize::from(e.reason == Reason::Refused), e)),
         };
         match step {
-            Ok(channel) => return Ok(Dialed { channel, took: began.elapsed(), epoch: peer.epoch }),
+            Ok((channel, not_after)) => {
+                return Ok(Dialed { channel, took: began.elapsed(), epoch: peer.epoch, not_after });
+            }
             Err((far, e)) if far >= achieved => (achieved, error) = (far, e),
             Err(_) => {}
         }
@@ -134,12 +139,15 @@ async fn secure(
     address: SocketAddr,
     tls: Arc<ClientConfig>,
     identity: &str,
-) -> Result<Channel, DialError> {
+) -> Result<(Channel, Timestamp), DialError> {
     let handshake = async {
         socket::prepare_tunnel(&tcp)?;
         let mut channel = handshake::connect(tcp, tls, address).await?;
+        let leaf = channel.peer_certificates().first();
+        let not_after =
+            peer::read(leaf.map(AsRef::as_ref).unwrap_or_default()).map_err(io::Error::other)?.not_after;
         ping(&mut channel, 0, identity).await?;
-        Ok::<_, io::Error>(channel)
+        Ok::<_, io::Error>((channel, not_after))
     };
     match timeout(HANDSHAKE_TIMEOUT, handshake).await {
         Ok(done) => done.map_err(|e| failed(address, &e)),

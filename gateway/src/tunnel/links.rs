@@ -15,7 +15,10 @@ use crate::{
     },
 };
 use futures::future::join_all;
-use linkspan_core::{api::reason::Reason, process::resolver::Names};
+use linkspan_core::{
+    api::reason::Reason,
+    process::{clock::Clock, resolver::Names},
+};
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, PoisonError, RwLock},
@@ -60,6 +63,8 @@ pub struct Context {
     pub metrics: Metrics,
     /// Looks host names up; `None` where the system has no resolver.
     pub names: Option<Names>,
+    /// Tells when certificates end.
+    pub clock: Clock,
 }
 
 /// What a Link's tasks work from.
@@ -160,12 +165,12 @@ async fn run_link(link: String, input: watch::Receiver<Input>, context: Context)
     let mut tasks = JoinSet::new();
     tasks.spawn(follow(input, context.names.clone(), peer_sender, probe_sender));
     let dice = Box::new(rand::random::<f64>);
-    let (pool, work) = Pool::new(&link, Limits::default(), peer.clone(), context.metrics.clone(), dice);
+    let (limits, metrics) = (Limits::default(), context.metrics.clone());
+    let (pool, work) = Pool::new(&link, limits, peer.clone(), metrics, context.clock.clone(), dice);
     context.pools.set(&link, Some(pool));
     tasks.spawn(work);
     let dice = Box::new(rand::random::<f64>);
-    let probing =
-        probe(link.clone(), peer, probe_settings, context.board.clone(), context.metrics.clone(), dice);
+    let probing = probe(link.clone(), peer, probe_settings, &context, dice);
     tokio::select! {
         () = probing => {}
         Some(Err(error)) = tasks.join_next() => if error.is_panic() {

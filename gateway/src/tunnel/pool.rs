@@ -5,6 +5,7 @@
 mod task;
 
 use crate::{
+    mtls::expiry::Expiry,
     record::Metrics,
     tunnel::{
         channel::Channel,
@@ -15,7 +16,7 @@ use crate::{
     },
     wire::{self, Frame},
 };
-use linkspan_core::api::reason::Reason;
+use linkspan_core::{api::reason::Reason, process::clock::Clock};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -68,6 +69,7 @@ pub struct Leased {
     id: ConnectionId,
     epoch: u64,
     born: Instant,
+    expiry: Expiry,
     pool: Pool,
     _counted: Counted,
 }
@@ -92,8 +94,19 @@ impl Leased {
         }
     }
 
+    /// When its flow must end.
+    pub fn ends(&self) -> Instant {
+        self.expiry.ends
+    }
+
     fn about(&self) -> Connection {
-        Connection { id: self.id, address: self.channel.address(), epoch: self.epoch, born: self.born }
+        Connection {
+            id: self.id,
+            address: self.channel.address(),
+            epoch: self.epoch,
+            born: self.born,
+            retires: self.expiry.retires,
+        }
     }
 
     /// Reads what comes while nobody has leased the connection. Ready when no flow may have it any more.
@@ -115,6 +128,7 @@ impl Pool {
         limits: Limits,
         peer: watch::Receiver<PeerState>,
         metrics: Metrics,
+        clock: Clock,
         jitter: Box<dyn FnMut() -> f64 + Send>,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let inner = Inner {
@@ -135,6 +149,7 @@ impl Pool {
             pool: pool.clone(),
             peer,
             metrics,
+            clock,
             dials: JoinSet::new(),
             counted: Arc::new(()),
             told_many: false,

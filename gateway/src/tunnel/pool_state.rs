@@ -2,7 +2,7 @@
 //! actions out; sockets, tasks and waiting are `pool`'s.
 //!
 //! Invariants: never more than [`Limits::dials`] dials in flight; a connection of an older epoch, an address that
-//! is gone, or past its age is never lent; every waiter gets a connection or a reason by its deadline.
+//! is gone, past its age, or about to expire is never lent; every waiter gets a connection or a reason by its deadline.
 
 use linkspan_core::api::reason::Reason;
 use std::{collections::VecDeque, net::SocketAddr, time::Duration};
@@ -60,6 +60,8 @@ pub struct Connection {
     pub epoch: u64,
     /// When it was made.
     pub born: Instant,
+    /// From when on it takes no flow, because its peer's certificate ends.
+    pub retires: Instant,
 }
 
 /// What happened.
@@ -197,7 +199,7 @@ impl PoolState {
     pub fn wake_at(&self, now: Instant) -> Option<Instant> {
         let patience = self.waiting.front().map(|waiter| waiter.deadline);
         let retry = self.retry_at.filter(|_| self.blocked.is_none());
-        let oldest = self.idle.iter().map(|idle| idle.connection.born + self.limits.max_age).min();
+        let oldest = self.idle.iter().map(|idle| self.lent_until(&idle.connection)).min();
         let excess = (self.idle.len() > self.limits.min_spares)
             .then(|| self.idle.iter().map(|idle| idle.since + self.limits.idle_time).min())
             .flatten()
@@ -209,8 +211,12 @@ impl PoolState {
     fn usable(&self, connection: &Connection, now: Instant) -> bool {
         connection.epoch == self.epoch
             && self.addresses.contains(&connection.address)
-            && now < connection.born + self.limits.max_age
+            && now < self.lent_until(connection)
             && self.blocked.is_none()
+    }
+
+    fn lent_until(&self, connection: &Connection) -> Instant {
+        (connection.born + self.limits.max_age).min(connection.retires)
     }
 
     fn take_in(&mut self, connection: Connection, now: Instant, actions: &mut Vec<Action>) {

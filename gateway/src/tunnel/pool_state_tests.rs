@@ -13,7 +13,7 @@ fn peer(epoch: u64, addresses: &[u8]) -> Event {
 }
 
 fn connection(id: ConnectionId, epoch: u64, born: Instant) -> Connection {
-    Connection { id, address: address(1), epoch, born }
+    Connection { id, address: address(1), epoch, born, retires: born + Duration::from_secs(86_400) }
 }
 
 const TOOK: Duration = Duration::from_millis(10);
@@ -72,6 +72,20 @@ fn connections_of_old_credentials_or_addresses_are_closed_and_not_taken_back() {
 }
 
 #[test]
+fn a_connection_whose_peer_expires_is_replaced_before() {
+    let now = Instant::now();
+    let mut pool = PoolState::new(Limits { min_spares: 1, ..Limits::default() }, now);
+    pool.on(peer(1, &[1]), now, 0.5);
+    let retires = now + Duration::from_secs(30);
+    let first = Connection { retires, ..connection(1, 1, now) };
+    assert_eq!(pool.on(Event::Dialed(first, TOOK), now, 0.5), []);
+    assert_eq!(pool.wake_at(now), Some(retires));
+    assert_eq!(pool.on(Event::Tick, retires, 0.5), [Action::Close(1), Action::Dial]);
+    assert_eq!(pool.on(Event::Lease(9), retires, 0.5), [Action::Dial]);
+    assert_eq!(pool.on(Event::Returned(first), retires, 0.5), [Action::Close(1)]);
+}
+
+#[test]
 fn without_credentials_a_flow_is_told_at_once() {
     let now = Instant::now();
     let mut pool = PoolState::new(Limits::default(), now);
@@ -106,7 +120,7 @@ fn spares_follow_demand_and_go_again() {
 #[derive(Clone, Debug)]
 enum Step {
     Lease,
-    DialOk,
+    DialOk(u64),
     DialFail,
     Return,
     Gone(usize),
@@ -117,7 +131,7 @@ enum Step {
 fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => Just(Step::Lease),
-        4 => Just(Step::DialOk),
+        4 => (0u64..10_000).prop_map(Step::DialOk),
         2 => Just(Step::DialFail),
         3 => Just(Step::Return),
         1 => (0usize..8).prop_map(Step::Gone),
@@ -152,7 +166,7 @@ impl World {
                     let connection = self.idle.remove(&id).expect("only idle connections are lent");
                     assert_eq!(connection.epoch, self.epoch, "lent with old credentials");
                     assert_eq!(connection.address, address(self.address), "lent to a wrong peer");
-                    assert!(self.now < connection.born + limits.max_age);
+                    assert!(self.now < connection.born + limits.max_age && self.now < connection.retires);
                     assert!(self.waiting.remove(&waiter), "answered twice");
                     self.lent.push(connection);
                 }
@@ -182,11 +196,13 @@ proptest! {
                     world.waiting.insert(world.next);
                     Event::Lease(world.next)
                 }
-                Step::DialOk if world.dialing > 0 => {
+                Step::DialOk(lasts) if world.dialing > 0 => {
                     world.dialing -= 1;
                     world.next += 1;
                     let (epoch, to) = world.dial_as.pop_front().unwrap();
-                    let made = Connection { id: world.next, address: address(to), epoch, born: world.now };
+                    let retires = world.now + Duration::from_millis(lasts);
+                    let made =
+                        Connection { id: world.next, address: address(to), epoch, born: world.now, retires };
                     world.idle.insert(made.id, made);
                     Event::Dialed(made, TOOK)
                 }

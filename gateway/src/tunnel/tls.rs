@@ -17,7 +17,7 @@ pub const RECORD: usize = 5 + RECORD_PLAIN + 256;
 /// Plaintext that is encrypted at once; several records.
 pub const SEAL_MAX: usize = 8 * RECORD_PLAIN;
 /// Room that encrypting [`SEAL_MAX`] bytes needs, a key update included.
-const SEALED_ROOM: usize = SEAL_MAX + 1024;
+pub const SEALED_ROOM: usize = SEAL_MAX + 1024;
 
 /// One side of a TLS connection.
 pub enum Tls {

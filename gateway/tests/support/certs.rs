@@ -5,7 +5,15 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, DnValue, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, SanType, SerialNumber,
 };
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+/// The year 4000, in seconds after 1970.
+pub(crate) const FOREVER: i64 = 64_060_588_800;
+/// The year 2021.
+const LONG_AGO: i64 = 1_609_459_200;
 
 static SERIAL: AtomicU64 = AtomicU64::new(1000);
 
@@ -42,27 +50,37 @@ impl Authority {
 
     /// A gateway's server certificate.
     pub(crate) fn gateway(&self, namespace: &str) -> Leaf {
-        self.leaf(&[&format!("spiffe://{}.linkspan/ns/{namespace}/sa/linkspan-gateway", self.name)])
+        self.gateway_until(namespace, FOREVER)
+    }
+
+    /// One that is valid until `ends` seconds after 1970.
+    pub(crate) fn gateway_until(&self, namespace: &str, ends: i64) -> Leaf {
+        let uri = format!("spiffe://{}.linkspan/ns/{namespace}/sa/linkspan-gateway", self.name);
+        self.sign(&[&uri], None, ends)
     }
 
     /// A client certificate of `account`, which has `uid`.
     pub(crate) fn client(&self, namespace: &str, account: &str, uid: &str) -> Leaf {
-        let uri = format!("spiffe://{}.linkspan/ns/{namespace}/sa/{account}", self.name);
-        self.sign(&[&uri], Some((account, uid)), 0)
+        self.client_until(namespace, account, uid, FOREVER)
     }
 
-    /// One that ended yesterday.
-    pub(crate) fn expired_client(&self, namespace: &str, account: &str, uid: &str) -> Leaf {
+    /// One that is valid until `ends` seconds after 1970.
+    pub(crate) fn client_until(&self, namespace: &str, account: &str, uid: &str, ends: i64) -> Leaf {
         let uri = format!("spiffe://{}.linkspan/ns/{namespace}/sa/{account}", self.name);
-        self.sign(&[&uri], Some((account, uid)), 2)
+        self.sign(&[&uri], Some((account, uid)), ends)
+    }
+
+    /// One that ended long ago.
+    pub(crate) fn expired_client(&self, namespace: &str, account: &str, uid: &str) -> Leaf {
+        self.client_until(namespace, account, uid, LONG_AGO)
     }
 
     /// A certificate with these URIs.
     pub(crate) fn leaf(&self, uris: &[&str]) -> Leaf {
-        self.sign(uris, None, 0)
+        self.sign(uris, None, FOREVER)
     }
 
-    fn sign(&self, uris: &[&str], account: Option<(&str, &str)>, years_ago: i32) -> Leaf {
+    fn sign(&self, uris: &[&str], account: Option<(&str, &str)>, ends: i64) -> Leaf {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
@@ -76,11 +94,8 @@ impl Authority {
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         params.serial_number = Some(SerialNumber::from(serial));
-        (params.not_before, params.not_after) = if years_ago > 0 {
-            (rcgen::date_time_ymd(2020, 1, 1), rcgen::date_time_ymd(2021, 1, 1))
-        } else {
-            (rcgen::date_time_ymd(2020, 1, 1), rcgen::date_time_ymd(4000, 1, 1))
-        };
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(ends.unsigned_abs());
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         Leaf {
             cert_pem: certificate.pem(),

@@ -1,7 +1,7 @@
 //! Two gateways in this process, over real sockets: `east` calls, `west` is called.
 #![allow(dead_code, reason = "each test program uses a part of this")]
 
-use crate::support::certs::{Authority, Leaf};
+use crate::support::certs::{Authority, FOREVER, Leaf};
 use linkspan_core::{
     api::{
         credentials::{CLIENT_KEY, DENIED_SERIALS, OWN_BUNDLE, SERVER_CERT, SERVER_KEY},
@@ -10,6 +10,7 @@ use linkspan_core::{
         slice::SliceRoute,
     },
     process::{
+        clock::Clock,
         readiness::Readiness,
         shutdown::{self, Trigger},
     },
@@ -92,7 +93,8 @@ impl Gateway {
             drain,
             log_level: None,
         };
-        let app = App::bind(settings, tables.clone(), Readiness::default()).await.unwrap();
+        let clock = Clock::system();
+        let app = App::bind(settings, tables.clone(), Readiness::default(), clock).await.unwrap();
         let (board, tunnel, admin) =
             (app.board.clone(), app.tunnel_address().unwrap(), app.admin_address().unwrap());
         let (stop, stopped) = shutdown::manual();
@@ -185,7 +187,12 @@ pub(crate) const WEST: &str = "spiffe://west.linkspan/ns/linkspan/sa/linkspan-ga
 
 /// Key material of a gateway that may call west.
 pub(crate) fn texts(own: &Authority, west: &Authority, client: Leaf) -> Texts {
-    let server = own.gateway("linkspan");
+    texts_until(own, west, client, FOREVER)
+}
+
+/// The same, of one whose own certificate is valid until `ends` seconds after 1970.
+pub(crate) fn texts_until(own: &Authority, west: &Authority, client: Leaf, ends: i64) -> Texts {
+    let server = own.gateway_until("linkspan", ends);
     Texts {
         secret: Some(BTreeMap::from([
             (SERVER_CERT.to_owned(), server.cert_pem.into_bytes()),
@@ -203,6 +210,8 @@ pub(crate) fn texts(own: &Authority, west: &Authority, client: Leaf) -> Texts {
 
 /// Both gateways, and the backend's listener.
 pub(crate) struct Pair {
+    pub(crate) east_ca: Authority,
+    pub(crate) west_ca: Authority,
     pub(crate) east: Gateway,
     pub(crate) west: Gateway,
     pub(crate) west_texts: Texts,
@@ -217,11 +226,17 @@ impl Pair {
 
     /// Starts a pair of which west lets callers use so much.
     pub(crate) async fn start_within(limits: Limits) -> Self {
+        Self::start_until(limits, FOREVER, FOREVER).await
+    }
+
+    /// The same; the calling side's certificate is valid until `client` seconds after 1970, the called one's until
+    /// `server`.
+    pub(crate) async fn start_until(limits: Limits, client: i64, server: i64) -> Self {
         let (east_ca, west_ca) = (Authority::new("east"), Authority::new("west"));
-        let client = west_ca.client("linkspan", "east", "uid-1");
+        let client = west_ca.client_until("linkspan", "east", "uid-1", client);
         let client_serial = client.serial.clone();
         // West calls nobody; what it would call with does not matter.
-        let west_texts = texts(&west_ca, &east_ca, east_ca.client("linkspan", "west", "x"));
+        let west_texts = texts_until(&west_ca, &east_ca, east_ca.client("linkspan", "west", "x"), server);
         let west = Gateway::start_within(&west_texts, limits).await;
         let east = Gateway::start(&texts(&east_ca, &west_ca, client)).await;
         let backend = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -231,7 +246,7 @@ impl Pair {
         east.set_link(west.tunnel, WEST);
         east.set_ports();
         east.until(|health| health.alive == Some(true)).await;
-        Self { east, west, west_texts, client_serial, backend }
+        Self { east_ca, west_ca, east, west, west_texts, client_serial, backend }
     }
 
     /// A connection through both gateways, and its other end.

@@ -2,6 +2,7 @@
 
 use super::{Counted, Leased, Pool, internal};
 use crate::{
+    mtls::expiry::Expiry,
     record::Metrics,
     tunnel::{
         dial::{DialError, Dialed, dial},
@@ -9,6 +10,7 @@ use crate::{
         pool_state::Event,
     },
 };
+use linkspan_core::{api::reason::Reason, process::clock::Clock};
 use std::{future::poll_fn, sync::Arc};
 use tokio::{
     sync::watch,
@@ -25,6 +27,7 @@ pub(super) struct Task {
     pub(super) pool: Pool,
     pub(super) peer: watch::Receiver<PeerState>,
     pub(super) metrics: Metrics,
+    pub(super) clock: Clock,
     pub(super) dials: JoinSet<Result<Dialed, DialError>>,
     pub(super) counted: Arc<()>,
     pub(super) told_many: bool,
@@ -93,17 +96,31 @@ impl Task {
         inner.on(Event::Peer { epoch: peer.epoch, addresses: peer.addresses, blocked }, None);
     }
 
+    /// Until when a new connection may be used; where that is over already, it counts as failed, so that the next try
+    /// waits.
+    fn valid(&self, dialed: Dialed) -> Result<(Dialed, Expiry), DialError> {
+        let now = Instant::now();
+        let expiry = Expiry::new(dialed.not_after, self.clock.now(), now);
+        if now < expiry.retires {
+            return Ok((dialed, expiry));
+        }
+        let detail = format!("the certificate of the gateway ended at {}", dialed.not_after);
+        Err(DialError { reason: Reason::TlsExpired, detail })
+    }
+
     fn dialed(&mut self, dialed: Result<Result<Dialed, DialError>, JoinError>) {
         let dialed = dialed.unwrap_or_else(|e| Err(internal(&format!("the dial's task failed: {e}"))));
-        self.metrics.dialed(&self.link, dialed.as_ref().map(|d| d.took).map_err(|e| e.reason));
+        let dialed = dialed.and_then(|dialed| self.valid(dialed));
+        self.metrics.dialed(&self.link, dialed.as_ref().map(|(d, _)| d.took).map_err(|e| e.reason));
         match dialed {
-            Ok(Dialed { channel, took, epoch }) => {
+            Ok((Dialed { channel, took, epoch, .. }, expiry)) => {
                 let counted = Counted { _all: self.counted.clone(), wake: self.pool.0.wake.clone() };
                 let leased = Leased {
                     channel: Box::new(channel),
                     id: self.pool.lock().new_id(),
                     epoch,
                     born: Instant::now(),
+                    expiry,
                     pool: self.pool.clone(),
                     _counted: counted,
                 };
