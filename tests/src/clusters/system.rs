@@ -121,8 +121,13 @@ pub async fn remove() -> Result<()> {
 
 fn removal() -> String {
     let folder = tools::ours("link-cli").unwrap_or_else(|_| "link-cli".into());
+    // The namespace that `install` made for the charts is not the product's to delete, and the next test starts without it.
     let one = |context: &str| {
-        format!("'{}' --context {context} uninstall --force --yes & jobs+=($!)\n", folder.display())
+        format!(
+            "{{ '{}' --context {context} uninstall --force --yes && kubectl --context {context} delete namespace \
+             {NAMESPACE} --ignore-not-found --timeout=120s; }} & jobs+=($!)\n",
+            folder.display()
+        )
     };
     let all: String = EAST_WEST.iter().map(|context| one(context)).collect();
     format!("jobs=()\n{all}for job in \"${{jobs[@]}}\"; do wait \"$job\"; done")
