@@ -232,7 +232,7 @@ why_failed() {
     /^test result: / { inside = 0; left = 0 }
     inside && /^---- .* stdout ----$/ { print "FAILED: " $2; left = 0; next }
     inside && (/^Error: / || / panicked at /) { left = 8 }
-    inside && left && /^Stack backtrace:/ { left = 0 }
+    inside && left && /^[Ss]tack backtrace:/ { left = 0 }
     inside && left && NF { print "  | " substr($0, 1, 600); left-- }
   ' "$1" | awk '
     /^FAILED: / { name = $0; if (!(name in text)) { order[++n] = name; text[name] = "" } next }

@@ -193,7 +193,21 @@ async fn remove_earlier_installation() -> Result<()> {
             format!("kubectl --context {context} delete -f tests/demo/my-api.yaml --ignore-not-found --wait");
         clusters::shell(&in_repository(&script), COMMAND).await?.success()?;
     }
-    clusters::system::remove().await
+    clusters::system::remove().await?;
+    for context in clusters::EAST_WEST {
+        eventually(
+            PATIENCE * 2,
+            format!("namespaces of earlier tests to be gone from {context}"),
+            async || {
+                let phases = ["get", "namespaces", "-o", "jsonpath={.items[*].status.phase}"];
+                let phases = clusters::kubectl(context, phases).run(COMMAND).await?.success()?;
+                ensure!(!phases.contains("Terminating"), "{phases}");
+                Ok(())
+            },
+        )
+        .await;
+    }
+    Ok(())
 }
 
 /// `script`, run in the repository's root, as the README has it.
