@@ -1,9 +1,9 @@
-//! What the admin page says beyond `/live /ready /metrics`: `/links`, `/links?watch`, `/config`, `/log-level`.
+//! What the admin page says beyond `/live /ready /metrics`: `/links`, `/links?watch`, `/splits`, `/config`, `/log-level`.
 //!
 //! The admin port is open to whoever collects metrics, so all of it may be read. What is logged can be changed from
 //! the pod itself only: from there comes whom the API server lets `kubectl port-forward` or `exec`.
 
-use crate::{app::Settings, probe::board::Board, source::Tables};
+use crate::{app::Settings, probe::board::Board, source::Tables, split::port::Ports};
 use hyper::{Method, Request, Response, StatusCode, body::Incoming};
 use linkspan_core::process::{
     admin::{Body, ClientAddress, Routes, answer, json, lines},
@@ -13,13 +13,14 @@ use serde_json::{Value, json};
 use std::{net::IpAddr, sync::Arc};
 
 /// The gateway's own routes.
-pub fn routes(board: Board, settings: Settings, tables: Tables) -> Routes {
+pub fn routes(board: Board, settings: Settings, tables: Tables, splits: Ports) -> Routes {
     Arc::new(move |request: &Request<Incoming>| {
         let watch =
             request.uri().query().is_some_and(|query| query.split('&').any(|q| q.starts_with("watch")));
         match (request.method().as_str(), request.uri().path()) {
             ("GET", "/links") if watch => Some(lines(board.stream())),
             ("GET", "/links") => Some(answer(StatusCode::OK, "application/x-ndjson", board.lines())),
+            ("GET", "/splits") => Some(json(&splits.report())),
             ("GET", "/config") => Some(json(&config(&settings, &tables))),
             (_, "/log-level") => Some(log_level(request, settings.log_level.as_ref())),
             _ => None,

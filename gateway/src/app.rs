@@ -4,10 +4,18 @@ use crate::{
     admin,
     drain::{self, Drain},
     egress::{self, listeners::Listeners},
+    http::{self, pool::Upstreams},
     ingress::{self, accept::accept, connect::Backends, gate::Gate, limits::Limits},
     probe::board::Board,
     record::Metrics,
     source::Tables,
+    split::{
+        connect::Connector,
+        metrics::SplitMetrics,
+        owned::Owned,
+        port::{Ports, Sources},
+        serve::Splits,
+    },
     tunnel::links::{self, Pools},
 };
 use anyhow::anyhow;
@@ -100,6 +108,15 @@ impl App {
         let metrics = Metrics::new();
         let mut registry = Registry::default();
         metrics.register(&mut registry);
+        let split_metrics = SplitMetrics::default();
+        split_metrics.register(&mut registry);
+        let sources = Sources {
+            namespace: self.settings.namespace.clone(),
+            services: self.tables.services.clone(),
+            ports: self.tables.ports.clone(),
+            board: self.board.clone(),
+        };
+        let split_ports = Ports::new(sources, split_metrics.clone());
         let (closing, is_closing) = shutdown::manual();
         let (stop, is_stopped) = shutdown::manual();
         let (admin_stop, admin_is_stopped) = shutdown::manual();
@@ -107,7 +124,12 @@ impl App {
         let page = Admin {
             readiness: self.readiness.clone(),
             metrics: Arc::new(registry),
-            routes: admin::routes(self.board.clone(), self.settings.clone(), self.tables.clone()),
+            routes: admin::routes(
+                self.board.clone(),
+                self.settings.clone(),
+                self.tables.clone(),
+                split_ports.clone(),
+            ),
         };
         tasks.spawn(serve(self.admin, page, admin_is_stopped));
         let pools = Pools::default();
@@ -124,6 +146,26 @@ impl App {
             },
         ));
         tasks.spawn(ingress::forget::forget(self.tables.clone(), metrics.clone()));
+        let owned = Owned::default();
+        let backends = Backends::new(metrics.clone());
+        let connector = Connector { pools: pools.clone(), backends: backends.clone(), tasks: owned.clone() };
+        let upstreams = Upstreams::new(connector.clone(), owned.clone());
+        tasks.spawn(upstreams.clone().sweep());
+        let splits = Splits {
+            ports: split_ports,
+            connector,
+            http: http::proxy::Shared {
+                upstreams,
+                metrics: split_metrics,
+                draining: shutdown.clone(),
+                tasks: owned,
+            },
+            pods: self.tables.pods.clone(),
+            credentials: self.tables.credentials.subscribe(),
+            flows: metrics.clone(),
+            closing: is_closing.clone(),
+            stop: is_stopped.clone(),
+        };
         let called = ingress::serve::Context {
             namespace: self.settings.namespace.clone(),
             pod_name: self.settings.pod_name.clone(),
@@ -132,7 +174,7 @@ impl App {
             accounts: self.tables.accounts.clone(),
             credentials: self.tables.credentials.subscribe(),
             gate: Gate::new(self.settings.limits, metrics.clone()),
-            backends: Backends::new(metrics.clone()),
+            backends,
             metrics: metrics.clone(),
             clock: self.clock.clone(),
             leaving: is_closing.clone(),
@@ -144,6 +186,7 @@ impl App {
             credentials: self.tables.credentials.subscribe(),
             metrics: metrics.clone(),
             stop: is_stopped,
+            splits: Arc::new(splits),
         };
         let listeners = Listeners {
             address: self.settings.egress_addr,

@@ -100,7 +100,8 @@ mod tests {
         fn list(&self, listed: bool) {
             let ready_pods = if listed { BTreeSet::from(["gw-1".to_owned()]) } else { BTreeSet::new() };
             let route = SliceRoute { link: "west".to_owned(), ports: BTreeMap::new() };
-            let row = SliceRow { created: String::new(), route, ready_pods, http: BTreeSet::new() };
+            let row =
+                SliceRow { created: String::new(), route, ready_pods, http: BTreeSet::new(), split: None };
             self.ports.update(|table| table.set("default", "a-west", Some(row)));
         }
 

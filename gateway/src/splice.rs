@@ -52,17 +52,23 @@ pub enum End {
 }
 
 impl End {
+    /// Why the flow did not end as it should; `None` when it did.
+    pub fn failure(&self) -> Option<(Reason, String)> {
+        Some(match self {
+            End::Finished => return None,
+            End::Local(e) => (Reason::Internal, format!("the plain connection broke: {e}")),
+            End::Reset(reason) => (*reason, "the other gateway reset the flow".to_owned()),
+            End::Refused(reason) => (*reason, "the other gateway refused the flow".to_owned()),
+            End::Channel(e) | End::Unserved(e) => (reason_of(e), format!("the tunnel connection broke: {e}")),
+            End::Cut(reason) => (*reason, "no longer allowed, expired, or shutting down".to_owned()),
+        })
+    }
+
     /// Writes the end into the flow's record.
     pub fn tell(&self, record: &mut Record) {
-        match self {
-            End::Finished => record.finished(),
-            End::Local(e) => record.failed(Reason::Internal, format!("the plain connection broke: {e}")),
-            End::Reset(reason) => record.failed(*reason, "the other gateway reset the flow"),
-            End::Refused(reason) => record.failed(*reason, "the other gateway refused the flow"),
-            End::Channel(e) | End::Unserved(e) => {
-                record.failed(reason_of(e), format!("the tunnel connection broke: {e}"));
-            }
-            End::Cut(reason) => record.failed(*reason, "no longer allowed, expired, or shutting down"),
+        match self.failure() {
+            None => record.finished(),
+            Some((reason, detail)) => record.failed(reason, detail),
         }
     }
 }

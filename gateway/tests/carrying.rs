@@ -125,8 +125,13 @@ async fn http_clients_are_told_why() {
     let port = 10_100;
     let hidden = BTreeMap::from([(port, "hidden.default:80".parse().unwrap())]);
     let route = SliceRoute { link: "west".to_owned(), ports: hidden };
-    let row =
-        SliceRow { created: String::new(), route, ready_pods: BTreeSet::new(), http: BTreeSet::from([port]) };
+    let row = SliceRow {
+        created: String::new(),
+        route,
+        ready_pods: BTreeSet::new(),
+        http: BTreeSet::from([port]),
+        split: None,
+    };
     pair.east.tables.ports.update(|table| table.set("default", "hidden-west", Some(row)));
     let mut client = soon(pair.east.connect(port)).await;
     let began = Instant::now();
@@ -427,7 +432,13 @@ async fn ports_come_and_go_and_one_that_is_taken_is_named_and_tried_again() {
     let squatter = TcpListener::bind((pair.east.egress, taken)).await.unwrap();
     let targets = BTreeMap::from([(taken, "api.default:8080".parse().unwrap())]);
     let route = SliceRoute { link: "west".to_owned(), ports: targets };
-    let row = SliceRow { created: String::new(), route, ready_pods: BTreeSet::new(), http: BTreeSet::new() };
+    let row = SliceRow {
+        created: String::new(),
+        route,
+        ready_pods: BTreeSet::new(),
+        http: BTreeSet::new(),
+        split: None,
+    };
     pair.east.tables.ports.update(|table| table.set("default", "more-west", Some(row)));
     let until = async |wanted: &dyn Fn(&[u16], &[u16]) -> bool| {
         let began = Instant::now();

@@ -69,7 +69,7 @@ fn set_port(pair: &Pair, port: u16, target: &str, http: bool) {
     let ports = BTreeMap::from([(port, target.parse().unwrap())]);
     let route = SliceRoute { link: "west".to_owned(), ports };
     let http = http.then_some(port).into_iter().collect();
-    let row = PortRow { created: String::new(), route, ready_pods: BTreeSet::new(), http };
+    let row = PortRow { created: String::new(), route, ready_pods: BTreeSet::new(), http, split: None };
     pair.east.tables.ports.update(|table| table.set("default", &format!("west-{port}"), Some(row)));
 }
 

@@ -68,6 +68,7 @@ async fn run(cli: Cli, called_as: &CalledAs) -> anyhow::Result<Outcome> {
         Command::Unexport(args) => commands::export::undo(global, args).await,
         Command::Gateways(args) => commands::gateways::run(global, args).await,
         Command::Services(args) => commands::services::run(global, args).await,
+        Command::Stat(args) => commands::stat::run(global, args).await,
         Command::Check(args) => commands::check::run(global, args).await,
         Command::Diagnostics(args) => commands::diagnostics::run(global, args).await,
         Command::Version(args) => commands::version::run(global, args).await,

@@ -10,6 +10,7 @@ use crate::commands::{
     install::InstallArgs,
     link::LinkArgs,
     services::ServicesArgs,
+    stat::StatArgs,
     uninstall::UninstallArgs,
     unlink::UnlinkArgs,
     upgrade::UpgradeArgs,
@@ -116,6 +117,8 @@ pub enum Command {
     Gateways(GatewaysArgs),
     /// Show the Services that links brought
     Services(ServicesArgs),
+    /// Show what crossed the gateways for split Services
+    Stat(StatArgs),
     /// Look for what is wrong, and say what mends it
     Check(CheckArgs),
     /// Look deeper: metrics, where a name leads, certificates, a bundle for a bug report

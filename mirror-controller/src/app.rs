@@ -13,6 +13,7 @@ use crate::{
     observe::local::Local,
     ports::keeper,
     reconcile::Reconciler,
+    split::{leaving, run::Splitter},
     status::publish::Reporter,
     world::World,
 };
@@ -117,6 +118,7 @@ impl App {
             watches.clone(),
         );
         start_exporter(&mut tasks, &shared, &exporter);
+        start_splits(&mut tasks, &shared, apply.clone());
         start_mirrors(&mut tasks, &shared, apply, (counters, lags.clone()), reporter);
         let supervisor = Supervisor {
             world: shared.world.clone(),
@@ -275,6 +277,30 @@ fn start_mirrors(
         shared.shutdown.clone(),
     ));
     tasks.add(reporter.publish(shared.client.clone(), shared.namespace.clone(), shared.shutdown.clone()));
+}
+
+fn start_splits(tasks: &mut Tasks, shared: &Shared, apply: Apply) {
+    let splitter = Splitter::new(
+        shared.client.clone(),
+        shared.namespace.clone(),
+        shared.world.clone(),
+        apply,
+        shared.leads.subscribe(),
+        shared.clock.clone(),
+    );
+    tasks.add_watch(splitter.clone().services());
+    tasks.add_watch(splitter.clone().slices());
+    tasks.add_watch(splitter.clone().policies());
+    tasks.add_watch(splitter.clone().splits());
+    tasks.add_watch(splitter.clone().groups());
+    tasks.add(splitter.run(shared.shutdown.clone()));
+    let (client, namespace, shutdown) =
+        (shared.client.clone(), shared.namespace.clone(), shared.shutdown.clone());
+    tasks.add_part(async move {
+        shutdown.started().await;
+        leaving::leave(&client, &namespace).await;
+        Ok(())
+    });
 }
 
 fn start_election(shared: Shared, pod_name: String) -> JoinSet<()> {

@@ -45,6 +45,9 @@ pub struct Config {
     /// `kubernetes.io/metadata.name` and `mirror.linkerd.io/cluster-name`. Absent: none are made.
     #[arg(long, value_parser = selector_text::parse)]
     pub create_namespaces: Option<LabelSelector>,
+    /// Give all Services of TrafficSplits back to Kubernetes, and end: before an installation is removed.
+    #[arg(long)]
+    pub undo_splits: bool,
     /// Level, or filter such as `info,linkspan_mirror_controller=debug`.
     #[arg(long, default_value = "info")]
     pub log_level: String,

@@ -35,7 +35,8 @@ impl Seen {
         Self { key, state: state.clone() }
     }
 
-    fn slice(service: &Key, slice: &StandingSlice) -> Self {
+    /// A slice of the Service `service` as it stands.
+    pub fn slice(service: &Key, slice: &StandingSlice) -> Self {
         Self::new(Key::new(&service.namespace, &*slice.name), &slice.state)
     }
 }
@@ -101,7 +102,7 @@ pub fn diff(
 }
 
 /// What turns `slices` (ours, of the Service `key`) into `desired`.
-fn diff_slices(key: &Key, desired: &[EndpointSlice], slices: &[StandingSlice]) -> Vec<Change> {
+pub fn diff_slices(key: &Key, desired: &[EndpointSlice], slices: &[StandingSlice]) -> Vec<Change> {
     let standing =
         |wanted: &EndpointSlice| slices.iter().find(|s| wanted.metadata.name.as_deref() == Some(&*s.name));
     let mut changes = Vec::new();

@@ -15,13 +15,18 @@
 //!
 //! | where | what | verbs |
 //! |---|---|---|
-//! | cluster | `services` | list, watch, get, create, update, delete |
-//! | cluster | `endpointslices.discovery.k8s.io` | list, watch, create, update, delete |
 //! | cluster | `namespaces` | get, list, watch; create where missing ones are to be made |
+//! | cluster | `services` | list, watch, get, create, update, patch, delete |
+//! | cluster | `endpointslices.discovery.k8s.io` | list, watch, create, update, patch, delete |
+//! | cluster | `trafficsplits.split.smi-spec.io`, `httproutegroups.specs.smi-spec.io` | list, watch |
+//! | cluster | `trafficsplits.split.smi-spec.io/status` | patch |
+//! | cluster | `networkpolicies.networking.k8s.io` | list, watch |
+//! | cluster | `pods` | list |
+//! | cluster | `events.events.k8s.io` | create |
+//! | namespace | `deployments.apps` | get of `linkspan-mirror-controller` |
 //! | namespace | `links.multicluster.linkerd.io` | list, watch |
 //! | namespace | `links.multicluster.linkerd.io/status` | patch |
 //! | namespace | `exportedservices.linkspan.dev` | list, watch, create, update, delete |
-//! | namespace | `events.events.k8s.io` | create |
 //! | namespace | `leases.coordination.k8s.io` | create; get and update of `linkspan-mirror-controller` |
 //! | namespace | `configmaps` | create; get and patch of `linkspan-ports` |
 //!
@@ -50,5 +55,6 @@ pub mod plan;
 pub mod ports;
 pub mod reconcile;
 pub mod snapshot;
+pub mod split;
 pub mod status;
 pub mod world;

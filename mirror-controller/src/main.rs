@@ -3,7 +3,7 @@
 use anyhow::anyhow;
 use clap::Parser;
 use linkspan_core::process::{clock::Clock, logging, shutdown};
-use linkspan_mirror_controller::{app::App, config::Config};
+use linkspan_mirror_controller::{app::App, config::Config, split::hook};
 use std::process::ExitCode;
 
 #[tokio::main]
@@ -26,6 +26,9 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let (shutdown, signals) = shutdown::on_signals()?;
     let mut watcher = tokio::task::JoinSet::new();
     watcher.spawn(signals);
+    if config.undo_splits {
+        return hook::undo(&config, &Clock::system()).await;
+    }
     let app = App::start(config, Clock::system(), shutdown.clone()).await?;
     tracing::info!(admin = %app.admin_addr, "the controller runs");
     app.run(shutdown).await

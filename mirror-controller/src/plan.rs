@@ -4,7 +4,7 @@
 use crate::{
     desired::{self, Decision},
     diff::{Change, Seen, diff},
-    ports::Route,
+    ports::{self, Route},
     snapshot::{Key, Origin, Snapshot},
     status::verdict::{Failure, Verdict},
 };
@@ -16,6 +16,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// What must be written under `key`, in this order. After a Service was made, its slices come with the next plan.
 pub fn plan(snapshot: &mut Snapshot, key: &Key, now: Timestamp) -> Vec<Change> {
+    if ports::is_of_split(key) {
+        // The ports of a split Service are looked after with the split.
+        return Vec::new();
+    }
     let decided = desired::decide(snapshot, key);
     for (origin, failure) in decided.refused {
         snapshot.judge(key, &origin, Verdict::Failed(failure));

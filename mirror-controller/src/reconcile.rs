@@ -10,7 +10,7 @@ use crate::{
     metrics::{Counters, Lags},
     pause::pause,
     plan::plan,
-    ports::{Ports, store},
+    ports::{self, Ports, store},
     snapshot::{
         Key, service_of,
         standing::{StandingService, StandingSlice},
@@ -25,6 +25,7 @@ use linkspan_core::{
     api::{
         labels::{EGRESS_PORTS, MANAGED_BY, SLICE_MANAGED_BY},
         slice::SliceRoute,
+        split::SplitRoute,
     },
     process::{backoff::Backoff, clock::Clock, shutdown::Shutdown},
 };
@@ -255,7 +256,12 @@ impl Reconciler {
             .iter()
             .filter_map(|slice| {
                 let annotations = slice.metadata.annotations.as_ref()?;
-                Some((service_of(slice)?, SliceRoute::from_annotations(annotations).ok()?))
+                let service = service_of(slice)?;
+                if let Some(split) = SplitRoute::from_annotations(annotations) {
+                    let route = split.ok()?.slice_route(&service.namespace);
+                    return Some((ports::of_split(&service), route));
+                }
+                Some((service, SliceRoute::from_annotations(annotations).ok()?))
             })
             .collect();
         let stored = Api::<ConfigMap>::namespaced(self.client.clone(), &self.namespace);

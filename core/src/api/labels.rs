@@ -35,8 +35,17 @@ pub const SLICE_TARGET: &str = "linkspan.dev/target";
 pub const SLICE_PORTS: &str = "linkspan.dev/ports";
 /// Label on an ExportedService and annotation on a mirror: namespace of the Service.
 pub const EXPORT_NAMESPACE: &str = "linkspan.dev/service-namespace";
-/// Selector key and label on the apex of a TrafficSplit.
+/// Selector key and label, both `true`, on the apex of a TrafficSplit; label `shadow` on its shadow. Kubernetes copies a
+/// Service's labels to its slices, so all slices of a split carry it too.
 pub const SPLIT: &str = "linkspan.dev/split";
+/// Value of [`SPLIT`] on a shadow.
+pub const SHADOW: &str = "shadow";
+/// Label on the shadow of a split's apex, and so on its slices: the name of the apex.
+pub const SPLIT_APEX: &str = "linkspan.dev/split-apex";
+/// Annotation on our slices of an apex: what the gateway does with its traffic, see `core::api::split`.
+pub const SPLIT_ROUTE: &str = "linkspan.dev/split-route";
+/// Annotation on Services, Linkerd's: ports (numbers, ranges, names) that are never looked into.
+pub const OPAQUE_PORTS: &str = "config.linkerd.io/opaque-ports";
 
 /// Label that says who keeps an EndpointSlice, set by Kubernetes' convention.
 pub const SLICE_MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";

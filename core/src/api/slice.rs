@@ -10,7 +10,7 @@ use crate::api::{
 use std::collections::BTreeMap;
 
 /// What a slice of ours says, apart from the endpoints.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SliceRoute {
     /// The Link whose gateway serves these ports.
     pub link: String,
@@ -27,6 +27,9 @@ pub enum SliceError {
     /// An annotation has another form than we write.
     #[error("annotation {0} is {1:?}, which has another form than expected")]
     Form(&'static str, String),
+    /// What is said of a split cannot be read.
+    #[error("{0}")]
+    Split(String),
 }
 
 impl SliceRoute {

@@ -9,3 +9,4 @@ pub mod logging;
 pub mod readiness;
 pub mod resolver;
 pub mod shutdown;
+pub mod split_undo;

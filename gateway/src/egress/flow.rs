@@ -6,6 +6,7 @@ use crate::{
     record::{Direction, FlowLabels, Metrics, Record},
     shared::Shared,
     splice::{End, Role, splice},
+    split::serve::Splits,
     tunnel::{
         dial::DialError,
         links::Pools,
@@ -51,6 +52,8 @@ pub struct Context {
     pub metrics: Metrics,
     /// From when on no flow goes on.
     pub stop: Shutdown,
+    /// What becomes of apexes' traffic.
+    pub splits: Arc<Splits>,
 }
 
 /// Why a flow was not carried: the word, and one sentence.

@@ -9,6 +9,7 @@ use crate::{
     probe::board::Board,
     record::{Direction, FlowLabels},
     shared::Shared,
+    split::serve::serve as serve_split,
     tunnel::socket::prepare_listener,
 };
 use futures::{
@@ -147,6 +148,8 @@ pub async fn listen(listeners: Listeners) {
         }
         forget(&listeners, &routes);
         ports.close_missing(&routes);
+        // Before anybody can connect.
+        listeners.flows.splits.ports.update(&routes);
         let failed = ports.open_missing(listeners.address, routes).await;
         let retry = (!failed.is_empty()).then(|| Instant::now() + RETRY);
         listeners.board.ports(ports.bound(), failed);
@@ -177,7 +180,14 @@ async fn serve(ports: &mut Ports, flows: &mut JoinSet<()>, context: &Arc<Context
                     match accepted {
                         Ok((local, from)) => {
                             let context = context.clone();
-                            flows.spawn(async move { carry(local, from.ip(), &route, &context).await });
+                            flows.spawn(async move {
+                                match &route.split {
+                                    Some(at) => {
+                                        serve_split(local, from.ip(), at.gateway_port, &context.splits).await;
+                                    }
+                                    None => carry(local, from.ip(), &route, &context).await,
+                                }
+                            });
                         }
                         Err(error) => {
                             tracing::warn!(port, %error, "cannot accept a connection; trying again");

@@ -1,10 +1,14 @@
 //! Which of this gateway's ports leads where, by our slices. Pure.
 
-use linkspan_core::api::{names::Target, slice::SliceRoute};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::split::port::SplitAt;
+use linkspan_core::api::{names::Target, slice::SliceRoute, split::SplitRoute};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 /// What one slice of ours says.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SliceRow {
     /// When it was made; the older one of two that claim a port wins.
     pub created: String,
@@ -14,6 +18,8 @@ pub struct SliceRow {
     pub ready_pods: BTreeSet<String>,
     /// Which of the ports are declared as HTTP.
     pub http: BTreeSet<u16>,
+    /// What happens to the traffic of an apex; its ports are in `route` too, without a link.
+    pub split: Option<Arc<SplitRoute>>,
 }
 
 /// Where one port leads.
@@ -25,6 +31,8 @@ pub struct Route {
     pub target: Target,
     /// Whether it is declared to be HTTP.
     pub http: bool,
+    /// Of an apex's port, how its traffic is shared out; it is over no Link then.
+    pub split: Option<Arc<SplitAt>>,
 }
 
 /// All slices of ours, by namespace and name.
@@ -61,7 +69,11 @@ impl PortTable {
         for ((namespace, name), row) in by_age {
             for (port, target) in &row.route.ports {
                 let http = row.http.contains(port);
-                let route = Route { link: row.route.link.clone(), target: target.clone(), http };
+                let split = row.split.as_ref().map(|route| {
+                    let (namespace, route) = (namespace.clone(), route.clone());
+                    Arc::new(SplitAt { namespace, route, gateway_port: *port })
+                });
+                let route = Route { link: row.route.link.clone(), target: target.clone(), http, split };
                 let first = routes.entry(*port).or_insert_with(|| route.clone());
                 if *first != route {
                     let text = format!(
@@ -72,6 +84,14 @@ impl PortTable {
             }
         }
         (routes, conflicts)
+    }
+
+    /// Whether the mirror of `target` behind `link` has endpoints, as its slices say; of one without slices nothing bad
+    /// is known.
+    pub fn is_ready(&self, link: &str, target: &Target) -> bool {
+        let leads = |row: &&SliceRow| row.route.link == link && row.route.ports.values().any(|t| t == target);
+        let mut ready = self.slices.values().filter(leads).map(|row| !row.ready_pods.is_empty()).peekable();
+        ready.peek().is_none() || ready.any(|ready| ready)
     }
 
     /// Whether any slice still sends traffic to the gateway pod `pod`.
@@ -91,6 +111,7 @@ mod tests {
             route: SliceRoute { link: link.to_owned(), ports },
             ready_pods: ready.iter().map(|p| (*p).to_owned()).collect(),
             http: BTreeSet::new(),
+            split: None,
         }
     }
 

@@ -176,6 +176,31 @@ impl ServiceTable {
         self.slices_of(namespace, service).find_map(|slice| slice.zones.get(pod)).map(String::as_str)
     }
 
+    /// Addresses that take traffic for the port named `port` of a Service of this cluster, exported or not; none of
+    /// them in `never`.
+    pub fn local_endpoints(
+        &self,
+        namespace: &str,
+        service: &str,
+        port: &str,
+        never: &BTreeSet<IpAddr>,
+    ) -> Vec<SocketAddr> {
+        let (mut ready, mut last_resort) = (BTreeSet::new(), BTreeSet::new());
+        for slice in self.slices_of(namespace, service) {
+            for (_, number) in slice.ports.iter().filter(|(name, _)| name == port) {
+                for endpoint in slice.endpoints.iter().filter(|e| !never.contains(&e.ip)) {
+                    let address = SocketAddr::new(endpoint.ip, *number);
+                    if endpoint.ready {
+                        ready.insert(address);
+                    } else if endpoint.serving_while_terminating {
+                        last_resort.insert(address);
+                    }
+                }
+            }
+        }
+        if ready.is_empty() { last_resort } else { ready }.into_iter().collect()
+    }
+
     /// Addresses of all endpoints of a Service, exported or not.
     pub fn addresses_of(&self, namespace: &str, service: &str) -> BTreeSet<IpAddr> {
         self.slices_of(namespace, service).flat_map(|slice| slice.endpoints.iter().map(|e| e.ip)).collect()

@@ -77,6 +77,11 @@ impl Board {
         self.0.borrow().links.get(link).cloned()
     }
 
+    /// Whether the gateway behind `link` answers probes.
+    pub fn is_alive(&self, link: &str) -> bool {
+        self.0.borrow().links.get(link).is_some_and(|health| health.alive == Some(true))
+    }
+
     /// Everything, once.
     pub fn lines(&self) -> Bytes {
         let state = self.0.borrow().clone();

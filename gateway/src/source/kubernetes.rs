@@ -20,8 +20,9 @@ use kube::{
 use linkspan_core::{
     api::{
         credentials::{GATEWAY_TLS_SECRET, GATEWAY_TRUST_CONFIG_MAP},
-        labels::{EXPORTED, LINK_ACCOUNT, MANAGED_BY, SLICE_MANAGED_BY},
+        labels::{EXPORTED, LINK_ACCOUNT, MANAGED_BY, SLICE_MANAGED_BY, SPLIT},
         link::Link,
+        slice::SliceError,
     },
     process::readiness::{Handle, Readiness},
 };
@@ -268,6 +269,8 @@ fn endpoint_slices(tables: &Tables, change: Change<EndpointSlice>) {
 
 fn our_slices(tables: &Tables, change: Change<EndpointSlice>) {
     let read = |object: &EndpointSlice| match rows::our_slice(object) {
+        // An apex's own pods, for when no gateway is ready: they lead to nowhere from here.
+        Err(SliceError::Missing(_)) if object.labels().contains_key(SPLIT) => None,
         Ok(row) => Some(row),
         Err(error) => {
             let (namespace, name) = key(object);

@@ -14,8 +14,9 @@ use linkspan_core::api::{
     labels::{EXPORT_PORTS, EXPORTED, GATEWAY, MIRRORED_SERVICE, SLICE_SERVICE_NAME},
     link::Link,
     slice::{SliceError, SliceRoute},
+    split::{SplitRoute, served_by},
 };
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 /// What `service` exports; `None` when it exports nothing.
 pub fn service(service: &Service) -> Option<ServiceRow> {
@@ -47,7 +48,7 @@ pub fn service(service: &Service) -> Option<ServiceRow> {
 
 /// What a slice that is not ours says; `None` when it belongs to no Service.
 pub fn endpoint_slice(slice: &EndpointSlice) -> Option<SliceRow> {
-    let service = slice.labels().get(SLICE_SERVICE_NAME)?.clone();
+    let service = served_by(slice.labels(), SLICE_SERVICE_NAME)?.to_owned();
     let port = |port: &EndpointPort| {
         let tcp = port.protocol.as_deref().unwrap_or("TCP") == "TCP";
         let number = u16::try_from(port.port?).ok()?;
@@ -84,7 +85,11 @@ fn endpoint(endpoint: &KubeEndpoint) -> Vec<Endpoint> {
 /// # Errors
 /// When its annotations were changed into something else.
 pub fn our_slice(slice: &EndpointSlice) -> Result<port_table::SliceRow, SliceError> {
-    let route = SliceRoute::from_annotations(slice.annotations())?;
+    let split = SplitRoute::from_annotations(slice.annotations()).transpose().map_err(SliceError::Split)?;
+    let route = match &split {
+        Some(split) => split.slice_route(&slice.namespace().unwrap_or_default()),
+        None => SliceRoute::from_annotations(slice.annotations())?,
+    };
     let ready = slice.endpoints.iter().filter(|endpoint| {
         endpoint.conditions.as_ref().is_none_or(|conditions| conditions.ready != Some(false))
     });
@@ -93,7 +98,7 @@ pub fn our_slice(slice: &EndpointSlice) -> Result<port_table::SliceRow, SliceErr
     let created = slice.creation_timestamp().map(|time| time.0.to_string()).unwrap_or_default();
     let declared = slice.ports.iter().flatten().filter(|port| port.app_protocol.as_deref() == Some("http"));
     let http = declared.filter_map(|port| u16::try_from(port.port?).ok()).collect();
-    Ok(port_table::SliceRow { created, route, ready_pods, http })
+    Ok(port_table::SliceRow { created, route, ready_pods, http, split: split.map(Arc::new) })
 }
 
 /// A pod that has addresses of its own and has not ended.

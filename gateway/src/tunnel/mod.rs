@@ -13,4 +13,5 @@ pub mod pool_state;
 pub mod pulse;
 pub mod settle;
 pub mod socket;
+pub mod stream;
 pub mod tls;

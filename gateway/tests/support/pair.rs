@@ -29,7 +29,7 @@ use linkspan_gateway::{
     tunnel::link_table::LinkRow,
 };
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     sync::{
         Arc,
@@ -152,8 +152,7 @@ impl Gateway {
             (HIDDEN_PORT, target("hidden.default:8080")),
         ]);
         let route = SliceRoute { link: "west".to_owned(), ports };
-        let row =
-            PortRow { created: String::new(), route, ready_pods: BTreeSet::new(), http: BTreeSet::new() };
+        let row = PortRow { route, ..PortRow::default() };
         self.tables.ports.update(|table| table.set("default", "api-west", Some(row)));
     }
 

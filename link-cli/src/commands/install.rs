@@ -114,7 +114,11 @@ impl Chosen {
     /// When a value cannot be used.
     pub fn objects(&self, namespace: &str, kept: Option<Value>) -> anyhow::Result<Vec<Object>> {
         let values = self.values(kept)?;
-        let mut objects = if self.skip_crds { vec![] } else { system::definitions() };
+        let mut objects = vec![];
+        if !self.skip_crds {
+            objects.extend(system::definitions());
+            objects.extend(system::smi_definitions());
+        }
         if !self.crds {
             objects.push(system::namespace(namespace));
             objects.extend(system::parts(namespace, &values));
@@ -129,7 +133,7 @@ impl Chosen {
 /// When a value cannot be used, or something else is in the way.
 pub async fn run(global: &Global, args: InstallArgs) -> anyhow::Result<Outcome> {
     let chosen = &args.chosen;
-    let objects = chosen.objects(&global.linkspan_namespace, None)?;
+    let mut objects = chosen.objects(&global.linkspan_namespace, None)?;
     if !args.ignore_cluster {
         let cluster = Cluster::connect(global, None).await?;
         let found = standing::look(&cluster).await;
@@ -138,6 +142,7 @@ pub async fn run(global: &Global, args: InstallArgs) -> anyhow::Result<Outcome> 
         if let Some(why) = obstacle(&found, &cluster.namespace, chosen.skip_crds) {
             bail!("{why} (context {})", cluster.context);
         }
+        leave_foreign(&mut objects, &found);
         if found.values.is_some() {
             output::note(&format!(
                 "Linkspan is installed in context {} already: `link-cli upgrade` keeps its values, this has the defaults and what the flags say",
@@ -147,6 +152,15 @@ pub async fn run(global: &Global, args: InstallArgs) -> anyhow::Result<Outcome> 
     }
     output::print(&output::documents(&objects, chosen.output, None))?;
     Ok(Outcome::Well)
+}
+
+/// Takes out SMI's definitions that the cluster has from somebody else: they stay as they are.
+pub fn leave_foreign(objects: &mut Vec<Object>, found: &Standing) {
+    let link = Link::crd_name();
+    let foreign = found.definitions.iter().filter(|d| d.name != link && !is_ours(&d.labels));
+    for definition in foreign {
+        objects.retain(|object| object["metadata"]["name"] != definition.name.as_str());
+    }
 }
 
 /// Why nothing may be installed or upgraded here: one sentence with advice.
@@ -208,9 +222,9 @@ mod tests {
             install(flags).objects("linkspan", None).unwrap().iter().map(|o| Key::of(o).kind).collect()
         };
         let all = kinds("");
-        assert_eq!(all[..3], ["CustomResourceDefinition", "CustomResourceDefinition", "Namespace"]);
-        assert_eq!(kinds("--crds"), all[..2]);
-        assert_eq!(kinds("--skip-crds"), all[2..]);
+        assert!(all[..4].iter().all(|kind| kind == "CustomResourceDefinition") && all[4] == "Namespace");
+        assert_eq!(kinds("--crds"), all[..4]);
+        assert_eq!(kinds("--skip-crds"), all[4..]);
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod install;
 pub mod link;
 pub mod link_to;
 pub mod services;
+pub mod stat;
 pub mod uninstall;
 pub mod unlink;
 pub mod upgrade;

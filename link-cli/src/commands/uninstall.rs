@@ -19,7 +19,10 @@ use anyhow::bail;
 use clap::Args;
 use k8s_openapi::api::{certificates::v1::CertificateSigningRequest, core::v1::Namespace};
 use kube::api::{Api, ListParams};
-use linkspan_core::api::labels::{CONTROLLER, SIGNER, SPLIT};
+use linkspan_core::{
+    api::labels::{CONTROLLER, SIGNER, SPLIT},
+    process::split_undo::{self, Patience},
+};
 use serde_json::json;
 use std::time::Duration;
 
@@ -145,6 +148,8 @@ async fn undo_splits(cluster: &Cluster, split: &[Key], limit: Duration) -> anyho
             progress.line(&format!("warning: {e:#}"));
         }
     }
+    // Nobody is sent to the gateways any more before the slices that name them go, and the shadows.
+    split_undo::undo_splits(&cluster.client, Patience::long()).await.map_err(|e| anyhow::anyhow!(e))?;
     Ok(())
 }
 

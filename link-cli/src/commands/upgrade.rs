@@ -4,7 +4,7 @@ use crate::{
     app::Outcome,
     cli::{Global, VERSION},
     cluster::Cluster,
-    commands::install::{Chosen, obstacle},
+    commands::install::{Chosen, leave_foreign, obstacle},
     manifests::{
         object::{Key, Object},
         system,
@@ -44,7 +44,7 @@ pub async fn run(global: &Global, args: UpgradeArgs) -> anyhow::Result<Outcome> 
     if let Some(why) = refusal(&found, &cluster.namespace, &args) {
         bail!("{why} (context {})", cluster.context);
     }
-    let kept = found.values.filter(|_| !args.reset_values);
+    let kept = found.values.clone().filter(|_| !args.reset_values);
     if let Some(tag) =
         kept.as_ref().and_then(|values| values["imageVersion"].as_str()).filter(|tag| !tag.is_empty())
     {
@@ -52,7 +52,8 @@ pub async fn run(global: &Global, args: UpgradeArgs) -> anyhow::Result<Outcome> 
             "the installation asks for images of version {tag}, which is kept: pass --image-version {VERSION} for those of this tool"
         ));
     }
-    let objects = args.chosen.objects(&cluster.namespace, kept)?;
+    let mut objects = args.chosen.objects(&cluster.namespace, kept)?;
+    leave_foreign(&mut objects, &found);
     let left = left_over(&cluster, &objects).await?;
     output::print(&output::documents(&objects, args.chosen.output(), None))?;
     for key in left {

@@ -42,13 +42,20 @@ pub fn gateway(namespace: &str, values: &Values) -> Vec<Object> {
 /// The controller's account and rights.
 pub fn controller(namespace: &str, values: &Values) -> Vec<Object> {
     let mut cluster = vec![
-        rule("", &["services"], &["get", "list", "watch", "create", "update", "delete"]),
+        rule("", &["services"], &["get", "list", "watch", "create", "update", "patch", "delete"]),
         rule("", &["namespaces"], &READ),
         rule(
             "discovery.k8s.io",
             &["endpointslices"],
-            &["get", "list", "watch", "create", "update", "delete"],
+            &["get", "list", "watch", "create", "update", "patch", "delete"],
         ),
+        rule("split.smi-spec.io", &["trafficsplits"], &WATCH),
+        rule("split.smi-spec.io", &["trafficsplits/status"], &["patch"]),
+        rule("specs.smi-spec.io", &["httproutegroups"], &WATCH),
+        // Whether a policy keeps the gateways from the pods of a split Service.
+        rule("networking.k8s.io", &["networkpolicies"], &WATCH),
+        rule("", &["pods"], &["list"]),
+        rule("events.k8s.io", &["events"], &["create"]),
         rule("certificates.k8s.io", &["certificatesigningrequests"], &WATCH),
         rule(
             "certificates.k8s.io",
@@ -70,9 +77,9 @@ pub fn controller(namespace: &str, values: &Values) -> Vec<Object> {
         rule("linkspan.dev", &["exportedservices"], &["get", "list", "watch", "create", "update", "delete"]),
         rule("multicluster.linkerd.io", &["links"], &WATCH),
         rule("multicluster.linkerd.io", &["links/status"], &["patch"]),
-        rule("events.k8s.io", &["events"], &["create"]),
         rule("coordination.k8s.io", &["leases"], &["create"]),
         named("coordination.k8s.io", &["leases"], &[CONTROLLER], &["get", "update"]),
+        named("apps", &["deployments"], &[CONTROLLER], &["get"]),
     ];
     with_roles(namespace, CONTROLLER, &cluster, &own)
 }

@@ -24,6 +24,11 @@ pub fn definitions() -> Vec<Object> {
     crds::definitions().iter().map(|crd| json!(crd)).collect()
 }
 
+/// SMI's definitions of splits and route groups. One that a cluster has from somebody else is left as it is.
+pub fn smi_definitions() -> Vec<Object> {
+    crds::smi_definitions().iter().map(|crd| json!(crd)).collect()
+}
+
 /// The namespace. Its pods run under the strictest of Kubernetes' Pod Security Standards.
 pub fn namespace(name: &str) -> Object {
     let restricted = [("pod-security.kubernetes.io/enforce", "restricted")];
@@ -75,7 +80,7 @@ pub fn to_remove(name: &str) -> Vec<Key> {
     let of_cluster = parts(name, &Values::default()).into_iter().map(|object| Key::of(&object));
     all.extend(of_cluster.filter(|key| key.namespace.is_empty()));
     all.push(Key::of(&namespace(name)));
-    all.extend(definitions().iter().map(Key::of));
+    all.extend(definitions().iter().chain(&smi_definitions()).map(Key::of));
     all
 }
 

@@ -8,6 +8,7 @@ pub mod installation;
 pub mod mirrors;
 pub mod pods;
 pub mod rights;
+pub mod split_stats;
 pub mod splits;
 pub mod standing;
 pub mod target;

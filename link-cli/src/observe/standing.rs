@@ -29,7 +29,7 @@ pub struct Standing {
     pub values: Option<Value>,
     /// Namespace of the installation that owns what a cluster has once.
     pub owner_namespace: Option<String>,
-    /// Our definitions that are there.
+    /// The definitions that we bring, as far as they are there.
     pub definitions: Vec<Definition>,
 }
 
@@ -68,7 +68,7 @@ pub async fn look(cluster: &Cluster) -> anyhow::Result<Standing> {
 async fn definitions(cluster: &Cluster) -> anyhow::Result<Vec<Definition>> {
     let api = cluster.all::<CustomResourceDefinition>();
     let mut found = vec![];
-    for definition in system::definitions() {
+    for definition in system::definitions().into_iter().chain(system::smi_definitions()) {
         let name = definition["metadata"]["name"].as_str().unwrap_or_default();
         if let Some(crd) = cluster.get(&api, name, "CustomResourceDefinition").await? {
             found.push(Definition {

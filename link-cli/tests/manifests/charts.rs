@@ -55,6 +55,15 @@ fn the_charts_definitions_are_made_from_the_types() {
     }
 }
 
+/// In the folder from which Helm installs only what is absent, and never removes anything.
+#[test]
+fn smis_definitions_are_made_from_the_types() {
+    for definition in system::smi_definitions() {
+        let name = definition["spec"]["names"]["plural"].as_str().unwrap();
+        same_as_file(&chart("linkspan-crds").join("crds").join(format!("{name}.yaml")), &yaml(&definition));
+    }
+}
+
 #[test]
 fn the_charts_versions_are_this_tools() {
     for name in CHARTS {

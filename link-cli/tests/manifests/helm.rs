@@ -59,7 +59,9 @@ impl Helm {
     /// What `helm template` makes of a chart with further `values` (flags), or what it says against them.
     pub(crate) fn template(&self, name: &str, values: &[&str]) -> Result<BTreeMap<Key, Object>, String> {
         let chart = chart(name);
-        let fixed = ["template", "linkspan", chart.to_str().unwrap(), "--namespace", "linkspan"];
+        // Hooks are Helm's own: without Helm, `uninstall` does what they do.
+        let fixed =
+            ["template", "linkspan", chart.to_str().unwrap(), "--namespace", "linkspan", "--no-hooks"];
         let output = self.run(&[&fixed[..], &["--kube-version", KUBERNETES], values].concat());
         if !output.status.success() {
             return Err(String::from_utf8_lossy(&output.stderr).into_owned());

@@ -88,24 +88,10 @@ fn endpoints(
     needed: &BTreeSet<u16>,
     remote_ready: bool,
 ) -> Vec<Endpoint> {
-    let blind = liveness::all_silent(pods);
-    let address = |pod: &GatewayPod| pod.place.ips.iter().find(|ip| family.has(**ip)).copied();
-    pods.values()
-        .filter_map(|pod| Some((pod, address(pod)?)))
-        .map(|(pod, ip)| {
-            let bound = pod.report.as_ref().is_some_and(|r| needed.is_subset(&r.bound));
-            let usable = remote_ready && bound && liveness::serves(pod, link, blind);
-            Endpoint {
-                addresses: vec![ip.to_string()],
-                conditions: Some(liveness::conditions(pod, usable)),
-                node_name: pod.place.node.clone(),
-                // A pod that leaves looks for its own name here to learn when nobody is sent to it any more.
-                target_ref: pod.place.target.clone(),
-                zone: pod.place.zone.clone(),
-                ..Endpoint::default()
-            }
-        })
-        .collect()
+    liveness::endpoints(pods, family.as_str(), |pod, blind| {
+        let bound = pod.report.as_ref().is_some_and(|r| needed.is_subset(&r.bound));
+        remote_ready && bound && liveness::serves(pod, link, blind)
+    })
 }
 
 /// Slices of a headless root: each pod's host name leads to the address of that pod's own mirror.

@@ -8,7 +8,7 @@ use crate::{
     snapshot::{
         Key,
         packed::PackedObject,
-        service_of,
+        served_by,
         standing::{KubernetesSlice, State},
     },
     world::World,
@@ -23,6 +23,7 @@ use linkspan_core::{
     api::{
         exported_service::ExportedService,
         labels::{EXPORTED, MANAGED_BY, SLICE_MANAGED_BY, SLICE_SERVICE_NAME},
+        split::shadow_name,
     },
     process::{backoff::Backoff, readiness::Readiness, shutdown::Shutdown},
 };
@@ -191,7 +192,7 @@ impl Exporter {
     }
 
     fn keep(&self, slice: EndpointSlice) -> Option<Slice> {
-        let service = service_of(&slice)?;
+        let service = served_by(&slice)?;
         if self.read(|t| t.is_labelled(&service)) {
             return Some(Slice::Exported(service, (slice.name_any(), PackedObject::new(slice))));
         }
@@ -265,10 +266,16 @@ impl Exporter {
         stream::iter(unlisted)
             .for_each_concurrent(AT_ONCE, |(service, events)| async move {
                 let api = Api::<EndpointSlice>::namespaced(self.client.clone(), &service.namespace);
-                let selector = format!("{SLICE_SERVICE_NAME}={},{SLICE_MANAGED_BY}!={MANAGED_BY}", service.name);
+                // Those of a split Service's pods are its shadow's.
+                let shadow = shadow_name(&service.name);
+                let selector = format!(
+                    "{SLICE_SERVICE_NAME} in ({},{shadow}),{SLICE_MANAGED_BY}!={MANAGED_BY}",
+                    service.name
+                );
                 match timeout(READ_TIMEOUT, api.list(&ListParams::default().labels(&selector))).await {
                     Ok(Ok(slices)) => {
                         let slices = slices.items.into_iter();
+                        let slices = slices.filter(|slice| served_by(slice).as_ref() == Some(&service));
                         let slices = slices.map(|s| (s.name_any(), PackedObject::new(s))).collect();
                         self.change(|t| t.listed(&service, events, slices));
                     }

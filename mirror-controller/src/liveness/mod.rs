@@ -4,9 +4,12 @@
 //! silent at once the fault is likelier ours, so the last that each said holds, as long as Kubernetes calls it ready.
 
 use crate::gateways::table::GatewayPod;
-use k8s_openapi::api::discovery::v1::EndpointConditions;
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions};
 use linkspan_core::api::{gateway_report::LinkHealth, reason::Reason};
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 /// What may look different in slices after the gateway pods changed.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -46,9 +49,37 @@ pub fn all_silent(pods: &BTreeMap<String, GatewayPod>) -> bool {
 
 /// Whether `pod` carries flows of link `link`. `blind`: see [`all_silent`].
 pub fn serves(pod: &GatewayPod, link: &str, blind: bool) -> bool {
-    let counts = pod.heard || (blind && pod.place.kube_ready);
     let health = pod.report.as_ref().and_then(|r| r.links.get(link));
-    counts && health.is_some_and(|h| h.alive == Some(true))
+    speaks(pod, blind) && health.is_some_and(|h| h.alive == Some(true))
+}
+
+/// Whether what `pod` said last holds. `blind`: see [`all_silent`].
+pub fn speaks(pod: &GatewayPod, blind: bool) -> bool {
+    pod.heard || (blind && pod.place.kube_ready)
+}
+
+/// The gateway pods as endpoints of a slice of `family`; ready where `usable` says so, which is told whether the pods
+/// are all silent.
+pub fn endpoints(
+    pods: &BTreeMap<String, GatewayPod>,
+    family: &str,
+    usable: impl Fn(&GatewayPod, bool) -> bool,
+) -> Vec<Endpoint> {
+    let blind = all_silent(pods);
+    let of_family = |ip: &&IpAddr| ip.is_ipv6() == (family == "IPv6");
+    let address = |pod: &GatewayPod| pod.place.ips.iter().find(of_family).copied();
+    pods.values()
+        .filter_map(|pod| Some((pod, address(pod)?)))
+        .map(|(pod, ip)| Endpoint {
+            addresses: vec![ip.to_string()],
+            conditions: Some(conditions(pod, usable(pod, blind))),
+            node_name: pod.place.node.clone(),
+            // A pod that leaves looks for its own name here to learn when nobody is sent to it any more.
+            target_ref: pod.place.target.clone(),
+            zone: pod.place.zone.clone(),
+            ..Endpoint::default()
+        })
+        .collect()
 }
 
 /// Conditions of `pod` as an endpoint. All three are always written: an absent one counts as ready.

@@ -122,6 +122,22 @@ pub async fn follow<K, T>(
 ) where
     K: Clone + DeserializeOwned + Debug + ResourceExt,
 {
+    follow_kind(api, scope, keep, |seen| {
+        on(seen);
+        true
+    })
+    .await;
+}
+
+/// Watches a kind that may cease to exist: until `on` answers a loss with `false`.
+pub async fn follow_kind<K, T>(
+    api: Api<K>,
+    scope: Scope,
+    keep: impl Fn(K) -> Option<T>,
+    mut on: impl FnMut(Seen<T>) -> bool,
+) where
+    K: Clone + DeserializeOwned + Debug + ResourceExt,
+{
     let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(15));
     let mut version: Option<String> = None;
     loop {
@@ -135,7 +151,12 @@ pub async fn follow<K, T>(
                     Next::GoOn
                 })
             }
-            Some(at) => watch(&api, &scope, at, &keep, &mut on, &mut backoff).await,
+            Some(at) => {
+                let mut on = |seen| {
+                    on(seen);
+                };
+                watch(&api, &scope, at, &keep, &mut on, &mut backoff).await
+            }
         };
         match result {
             Ok(Next::GoOn) => {}
@@ -146,7 +167,9 @@ pub async fn follow<K, T>(
             }
             Err(lost) => {
                 scope.broke();
-                on(Seen::Lost(lost));
+                if !on(Seen::Lost(lost)) {
+                    return;
+                }
                 pause(&mut backoff).await;
             }
         }

@@ -19,10 +19,13 @@ use std::{
 /// How long a port that was given back is not used.
 pub const QUARANTINE: Duration = Duration::from_secs(600);
 
+/// Begins the names under which split Services hold their ports.
+const SPLIT: &str = "split:";
+
 /// What one port leads to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Route {
-    /// The Link whose gateway serves it.
+    /// The Link whose gateway serves it; empty for a split Service.
     pub link: String,
     /// Where it leads in the target cluster.
     pub target: Target,
@@ -45,6 +48,16 @@ pub struct Saved {
     pub cursor: u16,
     /// Ports that were given back, each with the time.
     pub freed: BTreeMap<u16, Timestamp>,
+}
+
+/// The name under which the ports of the split Service `apex` are held: one that no mirror can have.
+pub fn of_split(apex: &Key) -> Key {
+    Key::new(&apex.namespace, format!("{SPLIT}{}", apex.name))
+}
+
+/// Whether the ports under `key` are those of a split Service.
+pub fn is_of_split(key: &Key) -> bool {
+    key.name.starts_with(SPLIT)
 }
 
 /// All ports of the range, and what they lead to.
@@ -93,7 +106,8 @@ impl Ports {
         }
     }
 
-    fn held(&self, mirror: &Key) -> BTreeMap<Route, u16> {
+    /// What `mirror` holds.
+    pub fn held(&self, mirror: &Key) -> BTreeMap<Route, u16> {
         self.held.get(mirror).into_iter().flatten().cloned().collect()
     }
 

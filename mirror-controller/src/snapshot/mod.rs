@@ -30,7 +30,7 @@ use k8s_openapi::{api::discovery::v1::EndpointSlice, apimachinery::pkg::apis::me
 use linkspan_core::api::{
     exported_service::ExportedServiceSpec,
     labels::{CLUSTER_NAME, SLICE_SERVICE_NAME},
-    selector,
+    selector, split,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -189,6 +189,12 @@ const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 /// Value of the label `key`.
 pub fn label<'a>(metadata: &'a kube::api::ObjectMeta, key: &str) -> Option<&'a str> {
     metadata.labels.as_ref()?.get(key).map(String::as_str)
+}
+
+/// The Service whose pods `slice` lists: the apex for those of its shadow, otherwise the one it belongs to.
+pub fn served_by(slice: &EndpointSlice) -> Option<Key> {
+    let name = split::served_by(slice.metadata.labels.as_ref()?, SLICE_SERVICE_NAME)?;
+    Some(Key::new(slice.metadata.namespace.as_deref().unwrap_or_default(), name))
 }
 
 /// The Service that `slice` belongs to.

@@ -165,7 +165,13 @@ fn port_row(
     }
     let target: Target = listener.target.parse().map_err(|e| ("target", format!("{e}")))?;
     let route = SliceRoute { link: listener.peer.clone(), ports: BTreeMap::from([(listener.port, target)]) };
-    let row = PortRow { created: String::new(), route, ready_pods: BTreeSet::new(), http: BTreeSet::new() };
+    let row = PortRow {
+        created: String::new(),
+        route,
+        ready_pods: BTreeSet::new(),
+        http: BTreeSet::new(),
+        split: None,
+    };
     Ok(((String::new(), listener.port.to_string()), row))
 }
 

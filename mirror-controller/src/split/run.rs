@@ -1,0 +1,494 @@
+//! Looks at all splits whenever anything that matters changes, and does what is to be done, while this replica leads.
+
+use crate::{
+    apply::{Apply, WriteError},
+    ports::{self, Route},
+    snapshot::{Key, Snapshot},
+    split::{
+        decide::{Decided, Elsewhere, Wanted, Why, decide},
+        objects::target,
+        policy::{Visitor, barrier},
+        step::{Memo, Next, Scene, Stage, Step, next},
+        table::{MirrorPorts, SplitTable, mirror, user_selector},
+        tell::{Known, conditions, events},
+        write::Writer,
+    },
+    world::World,
+};
+use k8s_openapi::{
+    api::core::v1::{Namespace, Pod},
+    apimachinery::pkg::util::intstr::IntOrString,
+};
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    api::{ListParams, Patch, PatchParams},
+    core::{ApiResource, DynamicObject},
+    runtime::events::{Event, EventType, Recorder, Reporter},
+};
+use linkspan_core::{
+    api::{
+        condition::Condition,
+        labels::{COMPONENT, CONTROLLER, FIELD_MANAGER},
+        names::Target,
+        split::MAX_ROUTE,
+    },
+    process::{backoff::Backoff, clock::Clock, shutdown::Shutdown},
+};
+use serde_json::json;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, sleep_until, timeout},
+};
+
+/// Changes within this time are looked at together.
+const GATHER: Duration = Duration::from_millis(20);
+/// However quiet it is, everything is looked at this often.
+const PERIOD: Duration = Duration::from_secs(30);
+const CALL: Duration = Duration::from_secs(5);
+
+/// Takes apexes over and gives them back.
+#[derive(Clone)]
+pub struct Splitter {
+    pub(super) client: Client,
+    namespace: String,
+    world: Arc<World>,
+    writer: Writer,
+    leader: watch::Receiver<bool>,
+    clock: Clock,
+    table: Arc<Mutex<SplitTable>>,
+    news: Arc<Notify>,
+    /// Whether the table changed since network policies were checked.
+    changed: Arc<AtomicBool>,
+    /// The version in which splits are served.
+    pub(super) version: watch::Sender<Option<ApiResource>>,
+}
+
+/// What is remembered from one look to the next.
+#[derive(Default)]
+struct Memory {
+    memos: BTreeMap<Key, Memo>,
+    retries: BTreeMap<Key, (Backoff, Instant, String)>,
+    barred: Option<(Instant, BTreeMap<Key, Why>)>,
+    /// Conditions as told last, for a cluster whose definition has no status.
+    told: BTreeMap<(Key, Option<String>), Vec<Condition>>,
+}
+
+/// What was asked of the API for one look.
+struct Asked<'a> {
+    snapshot: &'a Snapshot,
+    barred: BTreeMap<Key, Why>,
+}
+
+impl Elsewhere for Asked<'_> {
+    fn mirror(&self, key: &Key) -> Option<MirrorPorts> {
+        mirror(self.snapshot, key)
+    }
+
+    fn barred(&self, apex: &Key) -> Option<Why> {
+        self.barred.get(apex).cloned()
+    }
+}
+
+/// The next step at one apex, ready to be written.
+struct Work {
+    selector: BTreeMap<String, String>,
+    next: Next,
+}
+
+impl Splitter {
+    /// Works through `apply` while `leader` holds `true`; `namespace` is that of the installation.
+    pub fn new(
+        client: Client,
+        namespace: String,
+        world: Arc<World>,
+        apply: Apply,
+        leader: watch::Receiver<bool>,
+        clock: Clock,
+    ) -> Self {
+        let writer = Writer { client: client.clone(), apply, leader: leader.clone() };
+        Self {
+            client,
+            namespace,
+            world,
+            writer,
+            leader,
+            clock,
+            table: Arc::default(),
+            news: Arc::default(),
+            changed: Arc::default(),
+            version: watch::Sender::new(None),
+        }
+    }
+
+    /// Changes the table, and has it looked at.
+    pub(super) fn change(&self, change: impl FnOnce(&mut SplitTable)) {
+        change(&mut self.table.lock().unwrap_or_else(PoisonError::into_inner));
+        self.changed.store(true, Ordering::Relaxed);
+        self.news.notify_one();
+    }
+
+    fn read<R>(&self, read: impl FnOnce(&SplitTable) -> R) -> R {
+        read(&self.table.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Works until the shutdown.
+    pub async fn run(self, shutdown: Shutdown) {
+        let mut memory = Memory::default();
+        let mut changes = self.world.changes();
+        let (mut leader, mut again) = (self.leader.clone(), Instant::now());
+        loop {
+            tokio::select! {
+                () = shutdown.started() => return,
+                () = self.news.notified() => {}
+                Ok(()) = changes.changed() => {}
+                Ok(()) = leader.changed() => memory = Memory::default(),
+                () = sleep_until(again) => {}
+            }
+            tokio::time::sleep(GATHER).await;
+            again = Instant::now() + PERIOD;
+            if *leader.borrow() && !shutdown.has_started() {
+                again = again.min(self.look(&mut memory).await);
+            }
+        }
+    }
+
+    /// Looks at everything once. When to look again at the latest.
+    async fn look(&self, memory: &mut Memory) -> Instant {
+        let never = Instant::now() + PERIOD;
+        if !self.read(SplitTable::synced) || !self.world.read(Snapshot::local_synced) {
+            return never;
+        }
+        let barred = self.barred_lately(memory).await;
+        let decided =
+            self.world.read(|snapshot| self.read(|table| decide(table, &Asked { snapshot, barred })));
+        let work = self.plan(&decided, memory);
+        let mut again = never;
+        let mut stages: BTreeMap<Key, (Stage, Option<String>)> = BTreeMap::new();
+        for (apex, work) in work {
+            let Work { selector, next } = work;
+            if let Some(at) = next.again {
+                again = again.min(at);
+            }
+            let waits = memory.retries.get(&apex).filter(|(_, at, _)| *at > Instant::now());
+            let failed = match waits {
+                Some((_, at, error)) => {
+                    again = again.min(*at);
+                    Some(error.clone()).filter(|e| !e.is_empty())
+                }
+                None => self.carry_out(&apex, &selector, next.steps, memory, &mut again).await,
+            };
+            if next.dropped {
+                tracing::warn!(%apex, "somebody removed our key from the selector of a split Service; it is added again");
+            }
+            stages.insert(apex, (next.stage, failed));
+        }
+        self.free_ports(&decided, &stages);
+        self.tell(&decided, &stages, memory).await;
+        again
+    }
+
+    /// What is to be done at each apex that is split, or was.
+    fn plan(&self, decided: &Decided, memory: &mut Memory) -> BTreeMap<Key, Work> {
+        let assigned: BTreeMap<&Key, BTreeMap<Target, u16>> = decided
+            .wanted
+            .iter()
+            .filter_map(|(key, wanted)| Some((key, self.assign(key, wanted)?)))
+            .collect();
+        self.world.read(|snapshot| {
+            self.read(|table| {
+                let mut apexes = table.touched();
+                apexes.extend(decided.wanted.keys().cloned());
+                memory.memos.retain(|key, _| apexes.contains(key));
+                memory.retries.retain(|key, _| apexes.contains(key));
+                let mut work = BTreeMap::new();
+                for key in apexes {
+                    let apex = table.services.items.get(&key);
+                    let scene = Scene {
+                        key: &key,
+                        apex,
+                        wanted: decided.wanted.get(&key).zip(assigned.get(&key)),
+                        shadow: table.shadow(&key),
+                        around: table.slices_of(&key),
+                        pods: &snapshot.pods.items,
+                    };
+                    let memo = memory.memos.entry(key.clone()).or_default();
+                    let next = next(&scene, memo, Instant::now());
+                    work.insert(key, Work { selector: apex.map(user_selector).unwrap_or_default(), next });
+                }
+                work
+            })
+        })
+    }
+
+    /// The gateway's ports of an apex; `None` when they cannot be had, or what the gateways must be told is too long.
+    fn assign(&self, key: &Key, wanted: &Wanted) -> Option<BTreeMap<Target, u16>> {
+        let route = |port: u16| Route { link: String::new(), target: target(key, port) };
+        let routes: BTreeSet<Route> = wanted.ports.iter().map(|port| route(port.port)).collect();
+        let held = ports::of_split(key);
+        let known = self.world.read(|s| Some(s.ports.as_ref()?.held(&held)));
+        let assigned = match known.filter(|known| known.keys().eq(&routes)) {
+            Some(known) => known,
+            // Only a change may wake those who look at the snapshot.
+            None => {
+                let now = self.clock.now();
+                let settled = self.world.change(|s| Some(s.ports.as_mut()?.settle(&held, &routes, now)))?;
+                settled
+                    .map_err(
+                        |error| tracing::warn!(apex = %key, %error, "a split has no ports at the gateway"),
+                    )
+                    .ok()?
+            }
+        };
+        let assigned: BTreeMap<Target, u16> =
+            assigned.into_iter().map(|(route, port)| (route.target, port)).collect();
+        let told = super::objects::route(key, wanted, &assigned).to_annotation().1;
+        (told.len() <= MAX_ROUTE).then_some(assigned)
+    }
+
+    /// Writes the steps at one apex; what could not be written is told, and tried again later.
+    async fn carry_out(
+        &self,
+        apex: &Key,
+        selector: &BTreeMap<String, String>,
+        steps: Vec<Step>,
+        memory: &mut Memory,
+        again: &mut Instant,
+    ) -> Option<String> {
+        for step in steps {
+            let Err(error) = self.writer.write(apex, selector, step).await else { continue };
+            let told = match &error {
+                WriteError::NotLeader | WriteError::Stale(_) => String::new(),
+                WriteError::Exists(_) | WriteError::Forbidden(..) | WriteError::Failed(..) => {
+                    tracing::warn!(%apex, %error, "a split could not be carried out; trying again");
+                    error.to_string()
+                }
+            };
+            let fresh = || {
+                (
+                    Backoff::new(Duration::from_millis(100), Duration::from_secs(30)),
+                    Instant::now(),
+                    String::new(),
+                )
+            };
+            let retry = memory.retries.entry(apex.clone()).or_insert_with(fresh);
+            retry.1 = Instant::now() + retry.0.wait(&mut rand::rng());
+            retry.2.clone_from(&told);
+            *again = (*again).min(retry.1);
+            return Some(told).filter(|t| !t.is_empty());
+        }
+        memory.retries.remove(apex);
+        None
+    }
+
+    /// Takes back the gateway's ports of apexes that are through.
+    fn free_ports(&self, decided: &Decided, stages: &BTreeMap<Key, (Stage, Option<String>)>) {
+        let now = self.clock.now();
+        let busy: BTreeSet<Key> = stages
+            .iter()
+            .filter(|(_, (stage, _))| *stage != Stage::Gone)
+            .map(|(key, _)| key)
+            .chain(decided.wanted.keys())
+            .map(ports::of_split)
+            .collect();
+        let over: Vec<Key> = self.world.read(|s| {
+            let held = s.ports.iter().flat_map(|ports| ports.mirrors());
+            held.filter(|key| ports::is_of_split(key) && !busy.contains(*key)).cloned().collect()
+        });
+        if over.is_empty() {
+            return;
+        }
+        self.world.change(|snapshot| {
+            for key in over {
+                if let Some(ports) = snapshot.ports.as_mut() {
+                    // Giving back needs no free port, so it cannot fail.
+                    let _ = ports.settle(&key, &BTreeSet::new(), now);
+                }
+            }
+        });
+    }
+
+    /// What [`Splitter::barred`] says, asked again when anything changed, and now and then.
+    async fn barred_lately(&self, memory: &mut Memory) -> BTreeMap<Key, Why> {
+        let changed = self.changed.swap(false, Ordering::Relaxed);
+        match &memory.barred {
+            Some((asked, barred)) if !changed && asked.elapsed() < PERIOD / 2 => barred.clone(),
+            _ => {
+                let barred = self.barred().await;
+                memory.barred = Some((Instant::now(), barred.clone()));
+                barred
+            }
+        }
+    }
+
+    /// Apexes whose pods a network policy keeps the gateways from.
+    async fn barred(&self) -> BTreeMap<Key, Why> {
+        let apexes: Vec<(Key, BTreeMap<String, String>, Vec<IntOrString>)> = self.read(|table| {
+            let policed = |namespace: &str| table.policies.items.keys().any(|key| key.namespace == namespace);
+            let splits = table.splits.items.iter().filter(|(key, _)| policed(&key.namespace));
+            splits
+                .filter_map(|(key, split)| {
+                    let apex = Key::new(&key.namespace, &split.spec.service);
+                    let service = table.services.items.get(&apex)?;
+                    let ports = service.spec.as_ref()?.ports.iter().flatten();
+                    let ports = ports.map(|p| p.target_port.clone().unwrap_or(IntOrString::Int(p.port)));
+                    Some((apex, user_selector(service), ports.collect()))
+                })
+                .collect()
+        });
+        let mut barred = BTreeMap::new();
+        if apexes.is_empty() {
+            return barred;
+        }
+        let visitor = self.visitor().await;
+        for (apex, selector, ports) in apexes.into_iter().filter(|(_, selector, _)| !selector.is_empty()) {
+            let text: Vec<String> = selector.iter().map(|(k, v)| format!("{k}={v}")).collect();
+            let found = match &visitor {
+                Ok(visitor) => self.pods(&apex.namespace, &text.join(",")).await.map(|pods| (pods, visitor)),
+                Err(error) => Err(error.clone()),
+            };
+            let why = match found {
+                Ok((pods, visitor)) => self.read(|table| {
+                    let here = table.policies.items.iter().filter(|(key, _)| key.namespace == apex.namespace);
+                    let policies: Vec<_> = here.map(|(_, policy)| policy).collect();
+                    let labels: Vec<_> = pods.into_iter().map(|(labels, _)| labels).collect();
+                    barrier(&policies, &labels, &ports, visitor)
+                }),
+                // What is not known for certain is not taken over; what is taken over stays.
+                Err(error) => {
+                    tracing::warn!(%apex, error, "network policies cannot be checked; trying again");
+                    let held = self.read(|t| t.services.items.get(&apex).is_some_and(super::table::has_key));
+                    (!held).then(|| "those that cannot be checked now".to_owned())
+                }
+            };
+            if let Some(names) = why {
+                let message = format!(
+                    "NetworkPolicy {names} does not let the gateways reach the pods of Service {}: admit the pods of \
+                     namespace {} labelled {COMPONENT}=gateway",
+                    apex.name, self.namespace
+                );
+                barred.insert(apex, Why::new("NetworkPolicy", message));
+            }
+        }
+        barred
+    }
+
+    async fn visitor(&self) -> Result<Visitor, String> {
+        let namespaces = Api::<Namespace>::all(self.client.clone());
+        let namespace = call(namespaces.get(&self.namespace)).await?;
+        Ok(Visitor {
+            namespace: self.namespace.clone(),
+            namespace_labels: namespace.metadata.labels.unwrap_or_default(),
+            pods: self.pods(&self.namespace, &format!("{COMPONENT}=gateway")).await?,
+        })
+    }
+
+    /// Labels and addresses of the pods that `selector` selects.
+    async fn pods(
+        &self,
+        namespace: &str,
+        selector: &str,
+    ) -> Result<Vec<(BTreeMap<String, String>, Vec<std::net::IpAddr>)>, String> {
+        let api = Api::<Pod>::namespaced(self.client.clone(), namespace);
+        let pods = call(api.list(&ListParams::default().labels(selector))).await?;
+        let ips = |pod: &Pod| {
+            let ips = pod.status.iter().flat_map(|s| s.pod_ips.iter().flatten());
+            ips.filter_map(|ip| ip.ip.parse().ok()).collect()
+        };
+        Ok(pods.items.iter().map(|pod| (pod.labels().clone(), ips(pod))).collect())
+    }
+
+    /// Writes conditions and Events where they say something new.
+    async fn tell(
+        &self,
+        decided: &Decided,
+        stages: &BTreeMap<Key, (Stage, Option<String>)>,
+        memory: &mut Memory,
+    ) {
+        let now = self.clock.now();
+        let splits = self.read(|table| table.splits.items.clone());
+        memory.told.retain(|(key, uid), _| splits.get(key).is_some_and(|s| s.metadata.uid == *uid));
+        for (key, mut split) in splits {
+            let apex = Key::new(&key.namespace, &split.spec.service);
+            let (stage, failed) = stages.get(&apex).cloned().unzip();
+            let known = Known {
+                verdict: decided.verdicts.get(&key).cloned().unwrap_or_default(),
+                stage,
+                failed: failed.flatten(),
+                contested: memory.memos.get(&apex).is_some_and(|m| m.contest.is_contested()),
+            };
+            let id = (key.clone(), split.metadata.uid.clone());
+            if let Some(told) = memory.told.get(&id) {
+                split.status.get_or_insert_default().conditions.clone_from(told);
+            }
+            let old = split.status.clone().unwrap_or_default().conditions;
+            let new = conditions(&split, &known, now);
+            if new == old {
+                continue;
+            }
+            let notes = events(&old, &new);
+            if self.publish(&split, &key, &new, notes).await {
+                memory.told.insert(id, new);
+            } else {
+                self.news.notify_one();
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+        }
+    }
+
+    /// Whether it was written.
+    async fn publish(
+        &self,
+        split: &linkspan_core::api::traffic_split::TrafficSplit,
+        key: &Key,
+        conditions: &[Condition],
+        notes: Vec<(bool, String, String)>,
+    ) -> bool {
+        let Some(resource) = self.version.borrow().clone() else { return true };
+        let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), &key.namespace, &resource);
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        let patch = Patch::Merge(json!({"status": {"conditions": conditions}}));
+        match timeout(CALL, api.patch_status(&key.name, &params, &patch)).await {
+            Ok(Ok(_)) => {}
+            // It is gone, or somebody else's definition has no status: Events still tell.
+            Ok(Err(kube::Error::Api(status))) if status.code == 404 => {}
+            Ok(Err(error)) => {
+                tracing::warn!(split = %key, %error, "status of a TrafficSplit cannot be written; trying again");
+                return false;
+            }
+            Err(_) => return false,
+        }
+        let mut reference = split.object_ref(&());
+        reference.api_version = Some(resource.api_version.clone());
+        let reporter = Reporter { controller: CONTROLLER.to_owned(), instance: None };
+        let recorder = Recorder::new(self.client.clone(), reporter);
+        for (warning, reason, note) in notes {
+            let event = Event {
+                type_: if warning { EventType::Warning } else { EventType::Normal },
+                reason,
+                note: Some(note.chars().take(1000).collect()),
+                action: "Split".to_owned(),
+                secondary: None,
+            };
+            // An Event is worth no second try: the condition stays.
+            if let Ok(Err(error)) = timeout(CALL, recorder.publish(&event, &reference)).await {
+                tracing::debug!(split = %key, %error, "an Event cannot be written");
+            }
+        }
+        true
+    }
+}
+
+async fn call<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, String> {
+    match timeout(CALL, request).await {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(_) => Err("the API server did not answer in time".to_owned()),
+    }
+}
