@@ -18,7 +18,7 @@ use crate::commands::{
 };
 use clap::{Args, Parser, Subcommand};
 use linkspan_core::{
-    api::{labels::NAMESPACE, link::parse_duration},
+    api::{duration::parse_duration, labels::NAMESPACE},
     process::kube_client::ConnectOptions,
 };
 use std::{path::PathBuf, time::Duration};

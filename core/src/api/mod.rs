@@ -5,6 +5,7 @@ pub mod controller_report;
 pub mod copying;
 pub mod crds;
 pub mod credentials;
+pub mod duration;
 pub mod exported_service;
 pub mod gateway_report;
 pub mod identity;

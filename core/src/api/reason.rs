@@ -132,6 +132,18 @@ impl Reason {
     }
 }
 
+impl Reason {
+    /// What a gateway told of a failure, and what to look at first; both once, as some gateways tell the second too.
+    pub fn with_advice(self, detail: Option<&str>) -> String {
+        let advice = self.advice();
+        match detail.filter(|detail| !detail.is_empty()) {
+            None => advice.to_owned(),
+            Some(detail) if detail.contains(advice) => detail.to_owned(),
+            Some(detail) => format!("{detail}; {advice}"),
+        }
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -150,5 +162,14 @@ mod tests {
             assert_eq!(serde_json::to_value(reason).unwrap(), reason.as_str());
         }
         assert_eq!(Reason::from_code(200), Reason::Internal);
+    }
+
+    #[test]
+    fn the_advice_is_given_once() {
+        let advice = Reason::Policy.advice();
+        assert_eq!(Reason::Policy.with_advice(None), advice);
+        assert_eq!(Reason::Policy.with_advice(Some("10.0.0.1:4143")), format!("10.0.0.1:4143; {advice}"));
+        let told = format!("the gateway refuses this caller (policy): {advice}");
+        assert_eq!(Reason::Policy.with_advice(Some(&told)), told);
     }
 }

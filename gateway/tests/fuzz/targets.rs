@@ -8,8 +8,9 @@ use k8s_openapi::api::{
 };
 use linkspan_core::api::{
     credentials::normal_serial,
+    duration::parse_duration,
     identity::Identity,
-    link::{Link, parse_duration},
+    link::Link,
     names::Target,
 };
 use linkspan_gateway::{

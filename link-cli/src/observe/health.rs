@@ -5,6 +5,7 @@ use crate::{
     manifests::workloads::CONTROLLER_COMPONENT,
     observe::pods::{self, Asked},
 };
+use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::ListParams;
@@ -89,11 +90,14 @@ pub async fn list(cluster: &Cluster) -> anyhow::Result<Vec<Link>> {
 /// Asks the controller's pods, through the API server, until one leads.
 async fn ask_leader(cluster: &Cluster) -> Told {
     let Ok(pods) = pods::list(cluster, CONTROLLER_COMPONENT).await else { return Told::MayNotAsk };
-    for pod in pods.into_iter().filter(|pod| pod.running) {
-        match pods::ask(cluster, &pod.name, "/links").await {
+    let running: Vec<String> = pods.into_iter().filter(|pod| pod.running).map(|pod| pod.name).collect();
+    // All at once: each may keep us waiting.
+    let answers = join_all(running.iter().map(|pod| pods::ask(cluster, pod, "/links"))).await;
+    for (pod, answer) in running.into_iter().zip(answers) {
+        match answer {
             Asked::NotAllowed => return Told::MayNotAsk,
             Asked::Answer(text) => match serde_json::from_str::<ControllerReport>(&text) {
-                Ok(report) if report.leader => return Told::Leader(pod.name, report),
+                Ok(report) if report.leader => return Told::Leader(pod, report),
                 // A standby, or something else at this port: another pod may lead.
                 Ok(_) | Err(_) => {}
             },
@@ -185,7 +189,7 @@ pub fn why(link: &LinkReport) -> String {
     let detail = link.detail.as_deref().map(|detail| format!(" ({detail})")).unwrap_or_default();
     match (link.alive, link.reason) {
         (None, None) => format!("nobody knows yet whether its gateway is alive{detail}"),
-        (_, Some(reason)) => format!("{reason}{detail}: {}", reason.advice()),
+        (_, Some(reason)) => format!("{reason}: {}", reason.with_advice(link.detail.as_deref())),
         (_, None) => format!("its gateway does not answer{detail}"),
     }
 }
@@ -222,7 +226,7 @@ mod tests {
         assert_eq!(names, ["a", "b"], "sorted, and none that is no Link");
         assert_eq!((all[0].alive, all[0].reason), (Some(false), Some(Reason::TlsTrust)));
         assert_eq!(all[1].latency_ms, Some(7.0));
-        assert!(why(&all[0]).starts_with("tls-trust (unknown issuer): "), "{}", why(&all[0]));
+        assert!(why(&all[0]).starts_with("tls-trust: unknown issuer; "), "{}", why(&all[0]));
     }
 
     #[test]

@@ -156,8 +156,8 @@ fn gateway_alive(facts: &Facts<'_>) -> Condition {
     match (liveness.alive, liveness.reason) {
         (Some(true), _) => Condition::yes(KIND, "Alive", "the target's gateway answers probes"),
         (Some(false), Some(reason)) => {
-            let detail = liveness.detail.as_deref().map(|d| format!("{d}; ")).unwrap_or_default();
-            Condition::no(KIND, &camel(reason.as_str()), format!("{detail}{}", reason.advice()))
+            let message = reason.with_advice(liveness.detail.as_deref());
+            Condition::no(KIND, &camel(reason.as_str()), message)
         }
         (Some(false), None) => Condition::no(KIND, "Dead", "the target's gateway does not answer probes"),
         (None, _) if liveness.pods == 0 => {
