@@ -21,7 +21,7 @@ use linkspan_core::{
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use std::fmt::Debug;
+use std::{fmt::Debug, time::Duration};
 
 /// Field manager of what this tool applies itself.
 pub const FIELD_MANAGER: &str = "link-cli";
@@ -34,6 +34,8 @@ pub struct Cluster {
     pub context: String,
     /// Namespace of the installation.
     pub namespace: String,
+    /// Longest time until an answer begins; none for no limit.
+    pub answers_within: Option<Duration>,
     server: String,
 }
 
@@ -53,8 +55,9 @@ impl Cluster {
             Some(name) => name,
             None => kubeconfig(global)?.current_context.unwrap_or_else(|| "current".to_owned()),
         };
-        let client = kube_client::client(config)?;
-        Ok(Self { client, context, namespace: global.linkspan_namespace.clone(), server })
+        let answers_within = options.request_timeout;
+        let client = kube_client::client_within(config, answers_within)?;
+        Ok(Self { client, context, namespace: global.linkspan_namespace.clone(), answers_within, server })
     }
 
     /// Objects of one type in the installation's namespace.

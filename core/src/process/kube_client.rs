@@ -16,7 +16,7 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
-use tower::{BoxError, ServiceBuilder, service_fn};
+use tower::{BoxError, ServiceBuilder, service_fn, util::MapFutureLayer};
 
 /// Longest time a connection to an API server may take to come about.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -136,6 +136,15 @@ fn apply(mut config: Config, options: &ConnectOptions) -> Config {
 /// # Errors
 /// When TLS settings or credentials in it cannot be used.
 pub fn client(config: Config) -> Result<Client, ConnectError> {
+    client_within(config, None)
+}
+
+/// As [`client`]; every answer begins within `limit`, however often kube asks again by itself: 15 times, over minutes,
+/// where a server answers 429, 503 or 504.
+///
+/// # Errors
+/// As [`client`].
+pub fn client_within(config: Config, limit: Option<Duration>) -> Result<Client, ConnectError> {
     let server = config.cluster_url.to_string();
     let wrong = |e: &dyn std::error::Error| ConnectError::Client(server.clone(), with_causes(e));
     let named = config
@@ -143,14 +152,15 @@ pub fn client(config: Config) -> Result<Client, ConnectError> {
         .host()
         .is_some_and(|host| host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_err());
     if !named || config.proxy_url.is_some() {
-        return Client::try_from(config).map_err(|e| wrong(&e));
+        let builder = ClientBuilder::try_from(config).map_err(|e| wrong(&e))?;
+        return Ok(builder.with_layer(&MapFutureLayer::new(move |answer| within(limit, answer))).build());
     }
     let names = Names::system().map_err(|e| ConnectError::Client(server.clone(), e))?;
-    client_by_name(config, names).map_err(|e| wrong(&e))
+    client_by_name(config, names, limit).map_err(|e| wrong(&e))
 }
 
 /// The stack that kube builds by default, on a connector that looks names up by `names`.
-fn client_by_name(config: Config, names: Names) -> kube::Result<Client> {
+fn client_by_name(config: Config, names: Names, limit: Option<Duration>) -> kube::Result<Client> {
     let resolver = service_fn(move |name: Name| {
         let names = names.clone();
         async move {
@@ -170,12 +180,22 @@ fn client_by_name(config: Config, names: Names) -> kube::Result<Client> {
     connector.set_reset_reader_on_write(config.reset_reader_on_write);
     let transport = HyperClient::builder(TokioExecutor::new()).build::<_, Body>(connector);
     let service = ServiceBuilder::new()
+        .map_future(move |answer| within(limit, answer))
         .layer(config.base_uri_layer())
         .layer(config.extra_headers_layer()?)
         .option_layer(config.auth_layer()?)
         .map_err(BoxError::from)
         .service(transport);
     Ok(ClientBuilder::new(service, config.default_namespace).build())
+}
+
+async fn within<T>(
+    limit: Option<Duration>,
+    answer: impl Future<Output = Result<T, BoxError>>,
+) -> Result<T, BoxError> {
+    let Some(limit) = limit else { return answer.await };
+    let late = |_| format!("no answer within {:.1} s", limit.as_secs_f64());
+    tokio::time::timeout(limit, answer).await.map_err(late)?
 }
 
 /// An error with its causes, outermost first, as one line; of a text that goes on below, its first line.

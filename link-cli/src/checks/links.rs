@@ -1,7 +1,7 @@
 //! Checks of links and mirrors. Without links there is nothing to check.
 
 use crate::{
-    checks::{Category, Check, clocks, listed, mirrors, none_dubious, none_wrong, path},
+    checks::{Category, Check, clocks, listed, mirrors, none_dubious, none_wrong, path, unknown},
     cli::VERSION,
     observe::{
         health::condition,
@@ -15,7 +15,7 @@ pub fn links(seen: &Installation) -> Category {
     let mut checks = vec![];
     let health = &seen.health.links;
     match &seen.links {
-        Err(e) => checks.push(Check::wrong("Link resources are valid", e, "ask for the right to list Links")),
+        Err(e) => checks.push(unknown("Link resources are valid", e)),
         Ok(links) if !links.is_empty() => {
             checks.push(valid(links));
             checks.push(versions(links));

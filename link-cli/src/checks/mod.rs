@@ -134,6 +134,16 @@ fn none_dubious(
     Check::warning(description, dubious.join("\n"), advice)
 }
 
+/// A check of what could not be read.
+fn unknown(description: &str, error: &str) -> Check {
+    let advice = if error.contains("not allowed") {
+        "ask for the right to read this"
+    } else {
+        "try again; of a slow API server, with a longer --request-timeout"
+    };
+    Check::wrong(description, error, advice)
+}
+
 fn problem(found: impl Into<String>, advice: impl Into<String>) -> Problem {
     Problem { found: found.into(), advice: advice.into() }
 }

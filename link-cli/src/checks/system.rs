@@ -1,7 +1,7 @@
 //! Checks of the cluster's API and of the installation in it.
 
 use crate::{
-    checks::{Category, Check, clocks, listed, rights},
+    checks::{Category, Check, clocks, listed, rights, unknown},
     cli::VERSION,
     commands::install::is_ours,
     observe::{
@@ -77,10 +77,6 @@ pub fn system(seen: &Installation) -> Category {
         checks.extend(versions(&seen.workloads));
     }
     Category { name: "linkspan-system", checks }
-}
-
-fn unknown(description: &str, error: &str) -> Check {
-    Check::wrong(description, error, "ask for the right to read this")
 }
 
 fn definitions(found: &Answer<BTreeMap<String, Option<Value>>>, apply: &str) -> Check {

@@ -31,7 +31,10 @@ Examples:
   link-cli --context east check --pre
   link-cli --context east check --wait 3m
   link-cli --context east check -o short
-  link-cli --context east check -o json")]
+  link-cli --context east check -o json
+
+However slow the API server is, one look at everything takes at most twice --request-timeout, and what was not
+answered by then is told as such.")]
 pub struct CheckArgs {
     /// Only what must hold before an installation
     #[arg(long)]

@@ -10,6 +10,7 @@ use crate::{
         mirrors::{self, Mirror},
     },
 };
+use futures::{StreamExt, TryStreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
     api::{
@@ -28,6 +29,10 @@ use linkspan_core::{
 };
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use tokio::time::{Instant, timeout_at};
+
+/// How many questions of one kind are asked at the same time.
+const AT_ONCE: usize = 16;
 
 /// An answer, or the sentence that says why there is none.
 pub type Answer<T> = Result<T, String>;
@@ -95,56 +100,108 @@ pub enum Credentials {
     Unusable,
 }
 
-/// Looks at everything. What cannot be read is an answer too.
+/// Looks at everything, within twice the time that one answer may take. What cannot be read is an answer too. Where the
+/// API does not answer at all, nothing else is asked.
 pub async fn look(cluster: &Cluster, clock: &Clock) -> Installation {
-    let (api_version, definitions, namespace_exists, workloads, bundle, links) = tokio::join!(
-        api_version(cluster),
-        definitions(cluster),
-        async {
-            Ok(cluster.get(&cluster.all::<Namespace>(), &cluster.namespace, "namespace").await?.is_some())
-        },
-        workloads(cluster),
-        async { Ok(cluster.published_trust().await?.map(|(bundle, _)| bundle)) },
-        health::list(cluster),
-    );
-    let links = told(links);
-    let services = cluster.ours::<Service>();
-    let values = values(cluster).await;
-    let (skew, roles, gateway_service, exports, mirrors, health, gateways) = tokio::join!(
-        clock_skew::of_server(&cluster.client, clock),
-        roles(cluster, links.as_deref().unwrap_or_default(), &values),
-        cluster.get(&services, GATEWAY, "Service"),
-        exports::look(cluster),
-        mirrors::all(cluster, None, None),
-        health::look(cluster),
-        gateways::look(cluster),
-    );
-    let mut found = BTreeMap::new();
-    for link in links.iter().flatten() {
-        let name = link.metadata.name.clone().unwrap_or_default();
-        let answer = credentials(cluster, &link.spec.credentials_secret(&name)).await;
-        found.insert(name, told(answer));
-    }
-    Installation {
+    let (api_version, skew) =
+        tokio::join!(api_version(cluster), clock_skew::of_server(&cluster.client, clock));
+    let end = cluster.answers_within.map(|limit| Instant::now() + limit);
+    let mut seen = Installation {
         context: cluster.context.clone(),
         namespace: cluster.namespace.clone(),
         now: clock.now(),
-        api_version: told(api_version),
         api_skew: skew.ok().flatten(),
-        definitions: told(definitions),
-        namespace_exists: told(namespace_exists),
-        workloads: told(workloads),
-        values,
-        roles: told(roles),
-        gateway_service: told(gateway_service),
-        bundle: told(bundle),
-        exports: told(exports),
-        links,
-        health: health.unwrap_or_default(),
-        gateways,
-        credentials: found,
-        mirrors: told(mirrors),
+        ..Installation::unanswered(told(api_version))
+    };
+    if seen.api_version.is_err() {
+        return seen;
     }
+    let of_links = async {
+        let (links, values) = tokio::join!(by(end, health::list(cluster)), values(cluster));
+        let names = links.as_deref().unwrap_or_default();
+        let (roles, credentials) =
+            tokio::join!(by(end, roles(cluster, names, &values)), all_credentials(cluster, names, end));
+        (links, values, roles, credentials)
+    };
+    let services = cluster.ours::<Service>();
+    let namespaces = cluster.all::<Namespace>();
+    (
+        (seen.links, seen.values, seen.roles, seen.credentials),
+        seen.definitions,
+        seen.namespace_exists,
+        seen.workloads,
+        seen.bundle,
+        seen.gateway_service,
+        seen.exports,
+        seen.mirrors,
+        seen.health,
+        seen.gateways,
+    ) = tokio::join!(
+        of_links,
+        by(end, definitions(cluster)),
+        by(end, async { Ok(cluster.get(&namespaces, &cluster.namespace, "namespace").await?.is_some()) }),
+        by(end, workloads(cluster)),
+        by(end, async { Ok(cluster.published_trust().await?.map(|(bundle, _)| bundle)) }),
+        by(end, cluster.get(&services, GATEWAY, "Service")),
+        by(end, exports::look(cluster)),
+        by(end, mirrors::all(cluster, None, None)),
+        async { by(end, health::look(cluster)).await.unwrap_or_default() },
+        async { by(end, async { Ok(gateways::look(cluster).await) }).await.unwrap_or_default() },
+    );
+    seen
+}
+
+impl Installation {
+    /// What is known of an installation before anything but the API's version was asked for.
+    fn unanswered(api_version: Answer<String>) -> Self {
+        fn nothing<T>() -> Answer<T> {
+            Err("not asked for".to_owned())
+        }
+        Self {
+            context: String::new(),
+            namespace: String::new(),
+            api_version,
+            definitions: nothing(),
+            namespace_exists: nothing(),
+            workloads: nothing(),
+            now: Timestamp::UNIX_EPOCH,
+            api_skew: None,
+            values: Values::default(),
+            roles: nothing(),
+            gateway_service: nothing(),
+            bundle: nothing(),
+            exports: nothing(),
+            links: nothing(),
+            health: Health::default(),
+            gateways: None,
+            credentials: BTreeMap::new(),
+            mirrors: nothing(),
+        }
+    }
+}
+
+/// The answer to one question, or, where there is an end to waiting, that it was not given by then.
+async fn by<T>(end: Option<Instant>, question: impl Future<Output = anyhow::Result<T>>) -> Answer<T> {
+    match end {
+        None => told(question.await),
+        Some(end) => match timeout_at(end, question).await {
+            Ok(answer) => told(answer),
+            Err(_) => Err("the API server did not answer in time; see --request-timeout".to_owned()),
+        },
+    }
+}
+
+async fn all_credentials(
+    cluster: &Cluster,
+    links: &[Link],
+    end: Option<Instant>,
+) -> BTreeMap<String, Answer<Credentials>> {
+    let one = async |link: &Link| {
+        let name = link.metadata.name.clone().unwrap_or_default();
+        let answer = by(end, credentials(cluster, &link.spec.credentials_secret(&name))).await;
+        (name, answer)
+    };
+    stream::iter(links.iter().map(one)).buffer_unordered(AT_ONCE).collect().await
 }
 
 /// The values of the installation, as far as they are known.
@@ -161,13 +218,13 @@ async fn roles(
     links: &[Link],
     values: &Values,
 ) -> anyhow::Result<BTreeMap<Key, Option<Value>>> {
-    let mut found = BTreeMap::new();
-    for wanted in wanted_roles(&cluster.namespace, links, values) {
-        let key = Key::of(&wanted);
+    let wanted = wanted_roles(&cluster.namespace, links, values);
+    let one = async |wanted: &Value| {
+        let key = Key::of(wanted);
         let role = cluster.find(&key).await?;
-        found.insert(key, role.map(|role| role.data["rules"].clone()));
-    }
-    Ok(found)
+        Ok((key, role.map(|role| role.data["rules"].clone())))
+    };
+    stream::iter(wanted.iter().map(one)).buffer_unordered(AT_ONCE).try_collect().await
 }
 
 /// The roles that this version needs in a cluster with these links.
@@ -202,13 +259,13 @@ pub async fn api_version(cluster: &Cluster) -> anyhow::Result<String> {
 /// When definitions cannot be read.
 pub async fn definitions(cluster: &Cluster) -> anyhow::Result<BTreeMap<String, Option<Value>>> {
     let api = cluster.all::<CustomResourceDefinition>();
-    let mut found = BTreeMap::new();
-    for definition in system::definitions() {
+    let wanted = system::definitions();
+    let one = async |definition: &Value| {
         let name = definition["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         let there = cluster.get(&api, &name, "CustomResourceDefinition").await?;
-        found.insert(name, there.map(|crd| json!(crd.metadata.labels)));
-    }
-    Ok(found)
+        Ok((name, there.map(|crd| json!(crd.metadata.labels))))
+    };
+    stream::iter(wanted.iter().map(one)).buffer_unordered(AT_ONCE).try_collect().await
 }
 
 /// Gateway and controller, as their Deployments say.
@@ -216,12 +273,13 @@ pub async fn definitions(cluster: &Cluster) -> anyhow::Result<BTreeMap<String, O
 /// # Errors
 /// When the Deployments cannot be read.
 pub async fn workloads(cluster: &Cluster) -> anyhow::Result<BTreeMap<&'static str, Option<Workload>>> {
-    let mut found = BTreeMap::new();
-    for name in [GATEWAY, CONTROLLER] {
-        let deployment = cluster.get(&cluster.ours::<Deployment>(), name, "Deployment").await?;
-        found.insert(name, deployment.as_ref().map(workload));
-    }
-    Ok(found)
+    let api = cluster.ours::<Deployment>();
+    let (gateway, controller) = tokio::try_join!(
+        cluster.get(&api, GATEWAY, "Deployment"),
+        cluster.get(&api, CONTROLLER, "Deployment")
+    )?;
+    let both = [(GATEWAY, gateway), (CONTROLLER, controller)];
+    Ok(both.into_iter().map(|(name, found)| (name, found.as_ref().map(workload))).collect())
 }
 
 /// What a Deployment says of its pods.
