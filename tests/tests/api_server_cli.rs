@@ -7,7 +7,11 @@ use linkspan_tests::{
     ApiServer, Installation, Need, Options, Program, api_server::CONTROLLERS, have, program::Output,
 };
 use serde_json::{Value, json};
-use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
+use std::{
+    net::Ipv4Addr,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 const COMMAND: Duration = Duration::from_secs(120);
 const NEEDS: [Need; 2] = [Need::ApiServer, Need::Tool("kube-controller-manager")];
@@ -203,6 +207,42 @@ async fn links_and_splits_are_in_the_way_of_uninstalling(cluster: &Cluster) -> R
 }
 
 #[tokio::test]
+async fn a_check_ends_in_time_however_the_api_server_answers() -> Result<()> {
+    if !have(&NEEDS) {
+        return Ok(());
+    }
+    let cluster = Cluster::start("slow").await?;
+    cluster.install("").await?;
+    let faults = cluster.server.faults();
+    let check = async |words: &[&str]| {
+        let begun = Instant::now();
+        let check = cluster.ask("--request-timeout 3s check --wait 0").await?;
+        println!(
+            "FIGURE: check of a cluster that does not answer: {:.1} s (bar 6 s)",
+            begun.elapsed().as_secs_f64()
+        );
+        ensure!(check.status.code() == Some(1), "{check:?}");
+        contains(&check.stdout, words)
+    };
+
+    // It tells its version, and is too busy for everything else: the client asks again and again.
+    for path in ["/api/", "/apis/"] {
+        faults.fail("GET", path, 503, u32::MAX);
+    }
+    let begun = Instant::now();
+    check(&["√ can query the Kubernetes API", "× Link CRD exists", "no answer within 3.0 s"]).await?;
+    ensure!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+    faults.stop_failing();
+
+    faults.bytes().pause();
+    let begun = Instant::now();
+    check(&["× can query the Kubernetes API", "does not answer"]).await?;
+    ensure!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+    faults.bytes().resume();
+    Ok(())
+}
+
+#[tokio::test]
 async fn without_rights_each_command_says_what_is_missing() -> Result<()> {
     if !have(&NEEDS) {
         return Ok(());
@@ -296,5 +336,22 @@ async fn services_are_exported_with_a_check(cluster: &Cluster) -> Result<()> {
     let undone = cluster.well("unexport my-api").await?;
     contains(&undone, &["not seen by linked clusters any more"])?;
     ensure!(cluster.ask("unexport my-api").await?.stderr.contains("is not exported"));
+
+    // Where only some namespaces may export, that is asked beforehand.
+    let gated = cluster.well("upgrade --skip-crds --set exportNamespaces=team=a").await?;
+    cluster.server.apply(&gated).await?;
+    let withheld = cluster.refused("export my-api --wait 0").await?;
+    contains(
+        &withheld,
+        &[
+            "default/my-api cannot be exported",
+            "exportNamespaces (team=a) does not select namespace default",
+            "label",
+        ],
+    )?;
+    let found: Value = serde_json::from_str(&cluster.kubectl(get).await?)?;
+    ensure!(found["metadata"]["labels"] == Value::Null, "nothing is half done: {found}");
+    cluster.kubectl("label namespace default team=a").await?;
+    cluster.well("export my-api --wait 0").await?;
     Ok(())
 }

@@ -5,6 +5,7 @@ use crate::{
     cli::{Global, dns_label, duration},
     cluster::Cluster,
     manifests::{link::MAX_LINK_NAME, object::Key},
+    observe::exports,
     output,
     progress::{Look, Progress, wait_for},
 };
@@ -20,7 +21,7 @@ use kube::{
 };
 use linkspan_core::api::{
     exported_service::ExportedService,
-    labels::{CONTROLLER, EXPORT_PORTS, EXPORTED, LINK_ACCOUNT, MIRRORED_SERVICE, SLICE_SERVICE_NAME},
+    labels::{EXPORT_PORTS, EXPORTED, LINK_ACCOUNT, MIRRORED_SERVICE, SLICE_SERVICE_NAME},
     names::{self, MAX_SERVICE_NAME},
 };
 use serde_json::{Value, json};
@@ -77,10 +78,19 @@ pub struct UnexportArgs {
 pub async fn run(global: &Global, args: ExportArgs) -> anyhow::Result<Outcome> {
     let cluster = Cluster::connect(global, None).await?;
     let (namespace, name) = (cluster.namespace_of_user(global), args.service.as_str());
-    check_installed(&cluster).await?;
+    let gate = exports::gate(&cluster).await?;
     let service = service(&cluster, &namespace, name).await?;
     let wanted = judge(&service, &args.ports)
         .map_err(|why| anyhow!("{namespace}/{name} cannot be exported: {why}"))?;
+    if let Some(gate) = &gate {
+        match exports::may_export(&cluster, &namespace, gate).await {
+            Ok(true) => {}
+            Ok(false) => bail!("{namespace}/{name} cannot be exported: {}", withheld(&namespace, gate)),
+            Err(e) => output::note(&format!(
+                "warning: whether Services of namespace {namespace} may be exported ({gate}) is not known: {e:#}"
+            )),
+        }
+    }
     let dry = if args.dry_run { " (dry run)" } else { "" };
     if is_exported(&service) && wanted.annotation.is_none() {
         output::note(&format!("{namespace}/{name} is exported already"));
@@ -152,15 +162,11 @@ async fn service(cluster: &Cluster, namespace: &str, name: &str) -> anyhow::Resu
     })
 }
 
-async fn check_installed(cluster: &Cluster) -> anyhow::Result<()> {
-    let key = Key::new("apps/v1", "Deployment", &cluster.namespace, CONTROLLER);
-    if cluster.find(&key).await?.is_none() {
-        let context = &cluster.context;
-        bail!(
-            "Linkspan is not installed in context {context}, so that nobody would publish the Service: run `link-cli --context {context} install | kubectl --context {context} apply -f -`"
-        );
-    }
-    Ok(())
+fn withheld(namespace: &str, gate: &str) -> String {
+    format!(
+        "this installation withholds it, as its value exportNamespaces ({gate}) does not select namespace {namespace}; \
+         label the namespace so that it does, or widen the value: `link-cli upgrade --set exportNamespaces=<selector> | kubectl apply -f -`"
+    )
 }
 
 fn is_exported(service: &Service) -> bool {
