@@ -2,10 +2,10 @@
 
 use crate::{
     app::Outcome,
-    cli::{Global, dns_label, duration},
+    cli::{Global, dns_label},
     cluster::Cluster,
-    commands::uninstall::{delete_and_wait, print_stubs},
-    manifests::{object::Key, rights},
+    commands::removal::Removal,
+    manifests::rights,
     output::{self, Column, Format},
 };
 use anyhow::{Context, bail};
@@ -14,7 +14,7 @@ use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use kube::{ResourceExt, api::ListParams};
 use linkspan_core::api::labels::{LINK_ACCOUNT, REMOTE_ACCESS_ACCOUNT};
 use serde_json::json;
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 /// Flags of `allow`.
 #[derive(Debug, Args)]
@@ -77,15 +77,8 @@ struct RevokeArgs {
     /// Name of the account
     #[arg(long, value_name = "NAME", value_parser = dns_label)]
     service_account_name: String,
-    /// Delete the objects and wait until they are gone, instead of printing them
-    #[arg(long, conflicts_with = "output")]
-    yes: bool,
-    /// Longest wait with --yes
-    #[arg(long, value_name = "TIME", default_value = "1m", value_parser = duration)]
-    wait: Duration,
-    /// Form of the output
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
+    #[command(flatten)]
+    removal: Removal,
 }
 
 /// Runs `allow`.
@@ -191,13 +184,8 @@ async fn revoke(global: &Global, args: &RevokeArgs) -> anyhow::Result<Outcome> {
             "warning: every cluster that was linked without --service-account-name signs in as {name}; applying the output of `link-cli install` again makes a new account of this name, which old links cannot use"
         ));
     }
-    if args.yes {
-        // The account first: with it access ends, whatever happens afterwards.
-        keys.sort_by_key(|key: &Key| key.kind != "ServiceAccount");
-        delete_and_wait(&cluster, &keys, args.wait).await?;
-    } else {
-        print_stubs(&keys, args.output)?;
-    }
+    // The account first: with it access ends, whatever happens afterwards.
+    args.removal.carry_out(&cluster, keys, "ServiceAccount").await?;
     Ok(Outcome::Well)
 }
 

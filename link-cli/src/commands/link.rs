@@ -4,7 +4,7 @@ use crate::{
     app::Outcome,
     cli::{Global, dns_label, duration},
     cluster::Cluster,
-    commands::link_to,
+    commands::{link_to, linkerd_flags::LinkerdFlags},
     manifests::{
         link::{self, LinkInput},
         object::Object,
@@ -32,7 +32,9 @@ Examples:
   link-cli --context west link --cluster-name west --to east --both --peer-name east
   link-cli --context west link --cluster-name west --to east --dry-run
   link-cli --context west link --cluster-name west --gateway-addresses 192.0.2.7
-  link-cli --context west link --cluster-name west --long-lived-token > west-for-git.yaml")]
+  link-cli --context west link --cluster-name west --long-lived-token > west-for-git.yaml
+
+Flags of Linkerd's link and link-gen that have no meaning here are refused with what to use instead.")]
 pub struct LinkArgs {
     /// What this cluster is called in the other one: Services appear there as `<service>-<name>`
     #[arg(long, value_name = "NAME", value_parser = link_name)]
@@ -85,6 +87,8 @@ pub struct LinkArgs {
     /// Form of the output
     #[arg(short, long, value_enum, default_value_t, conflicts_with = "to")]
     output: Format,
+    #[command(flatten)]
+    _linkerds: LinkerdFlags,
 }
 
 impl LinkArgs {

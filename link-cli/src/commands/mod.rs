@@ -9,6 +9,8 @@ pub mod gateways;
 pub mod install;
 pub mod link;
 pub mod link_to;
+pub mod linkerd_flags;
+pub mod removal;
 pub mod services;
 pub mod stat;
 pub mod uninstall;

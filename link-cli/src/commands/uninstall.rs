@@ -2,17 +2,16 @@
 
 use crate::{
     app::Outcome,
-    cli::{Global, duration},
+    cli::Global,
     cluster::Cluster,
-    commands::{install::is_ours, unlink},
-    manifests::{
-        object::{Key, Object},
-        system,
-        values::Values,
-        workloads::CONTROLLER_COMPONENT,
+    commands::{
+        install::is_ours,
+        removal::{Removal, delete_and_wait},
+        unlink,
     },
+    manifests::{object::Key, system, values::Values, workloads::CONTROLLER_COMPONENT},
     observe::{health, mirrors, pods, splits},
-    output::{self, Format},
+    output,
     progress::{Look, Progress, wait_for},
 };
 use anyhow::bail;
@@ -37,15 +36,8 @@ pub struct UninstallArgs {
     /// Remove what Links exist too
     #[arg(long)]
     force: bool,
-    /// Delete the objects and wait until they are gone, instead of printing them
-    #[arg(long, conflicts_with = "output")]
-    yes: bool,
-    /// Longest wait with --yes
-    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration)]
-    wait: Duration,
-    /// Form of the output
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
+    #[command(flatten)]
+    removal: Removal,
 }
 
 /// Runs `uninstall`. Where there is nothing to undo, that is said on stderr, and is no failure.
@@ -64,7 +56,8 @@ pub async fn run(global: &Global, args: UninstallArgs) -> anyhow::Result<Outcome
         );
     }
     let split = splits::taken_over(&cluster).await?;
-    if !split.is_empty() && !args.yes {
+    let Removal { yes, wait, .. } = args.removal;
+    if !split.is_empty() && !yes {
         if !args.force {
             bail!("{}", refused_for_splits(&split));
         }
@@ -79,19 +72,19 @@ pub async fn run(global: &Global, args: UninstallArgs) -> anyhow::Result<Outcome
     if of_links.is_empty() && of_system.is_empty() && split.is_empty() {
         output::note(&format!("nothing to uninstall in context {}", cluster.context));
     }
-    if args.yes {
-        undo_splits(&cluster, &split, args.wait).await?;
+    if yes {
+        undo_splits(&cluster, &split, wait).await?;
         if split.is_empty() {
             // Links go while the controller still runs, so that it can tidy up after them.
-            delete_and_wait(&cluster, &of_links, args.wait).await?;
+            delete_and_wait(&cluster, &of_links, wait).await?;
         } else {
             // What splits had beside their Services belongs to nobody now.
             let slices = splits::our_slices(&cluster).await?;
-            delete_and_wait(&cluster, &[of_links, slices].concat(), args.wait).await?;
+            delete_and_wait(&cluster, &[of_links, slices].concat(), wait).await?;
         }
-        delete_and_wait(&cluster, &of_system, args.wait).await?;
+        delete_and_wait(&cluster, &of_system, wait).await?;
     } else {
-        print_stubs(&[of_links, of_system].concat(), args.output)?;
+        args.removal.print(&[of_links, of_system].concat())?;
     }
     Ok(Outcome::Well)
 }
@@ -205,36 +198,4 @@ async fn candidates(cluster: &Cluster) -> anyhow::Result<Vec<Key>> {
         }
     }
     Ok(keys)
-}
-
-/// Prints the objects reduced to what `kubectl delete -f -` needs.
-///
-/// # Errors
-/// When stdout cannot be written.
-pub fn print_stubs(keys: &[Key], format: Format) -> anyhow::Result<()> {
-    let stubs: Vec<Object> = keys.iter().map(Key::stub).collect();
-    output::print(&output::documents(&stubs, format, None))
-}
-
-/// Deletes the objects, a line on stderr each, and waits until they are gone.
-///
-/// # Errors
-/// When one cannot be deleted, or is not gone in time.
-pub async fn delete_and_wait(cluster: &Cluster, keys: &[Key], limit: Duration) -> anyhow::Result<()> {
-    let mut progress = Progress::on_stderr();
-    for key in keys {
-        if cluster.delete(key).await? {
-            progress.line(&format!("{}: {key} deleted", cluster.context));
-        }
-    }
-    for key in keys {
-        wait_for(&mut progress, limit, async || {
-            Ok(match cluster.find(key).await? {
-                Some(_) => Look::NotYet(format!("{key} in context {} is not gone yet", cluster.context)),
-                None => Look::Done(()),
-            })
-        })
-        .await?;
-    }
-    Ok(())
 }

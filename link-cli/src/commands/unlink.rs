@@ -2,15 +2,14 @@
 
 use crate::{
     app::Outcome,
-    cli::{Global, dns_label, duration},
+    cli::{Global, dns_label},
     cluster::Cluster,
-    commands::uninstall::{delete_and_wait, print_stubs},
+    commands::removal::Removal,
     manifests::{link, object::Key},
     observe::mirrors,
-    output::{self, Format},
+    output,
 };
 use clap::Args;
-use std::time::Duration;
 
 /// Flags of `unlink`.
 #[derive(Debug, Args)]
@@ -22,15 +21,8 @@ pub struct UnlinkArgs {
     /// Name of the linked cluster
     #[arg(long, value_name = "NAME", value_parser = dns_label)]
     cluster_name: String,
-    /// Delete the objects and wait until they are gone, instead of printing them
-    #[arg(long, conflicts_with = "output")]
-    yes: bool,
-    /// Longest wait with --yes
-    #[arg(long, value_name = "TIME", default_value = "1m", value_parser = duration)]
-    wait: Duration,
-    /// Form of the output
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
+    #[command(flatten)]
+    removal: Removal,
 }
 
 /// Runs `unlink`. Where there is nothing to undo, that is said on stderr, and is no failure.
@@ -40,17 +32,12 @@ pub struct UnlinkArgs {
 pub async fn run(global: &Global, args: UnlinkArgs) -> anyhow::Result<Outcome> {
     let cluster = Cluster::connect(global, None).await?;
     let name = &args.cluster_name;
-    let mut keys = existing(&cluster, name).await?;
+    let keys = existing(&cluster, name).await?;
     if keys.is_empty() {
         output::note(&format!("nothing to unlink: no link {name} in context {}", cluster.context));
     }
-    if args.yes {
-        // The Link goes first: while it stands, a controller would make its mirrors again.
-        keys.sort_by_key(|key| key.kind != "Link");
-        delete_and_wait(&cluster, &keys, args.wait).await?;
-    } else {
-        print_stubs(&keys, args.output)?;
-    }
+    // The Link goes first: while it stands, a controller would make its mirrors again.
+    args.removal.carry_out(&cluster, keys, "Link").await?;
     Ok(Outcome::Well)
 }
 
