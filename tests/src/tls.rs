@@ -1,7 +1,9 @@
 //! Throw-away certificates for the test servers.
 
 use anyhow::{Context, Result};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose, SanType,
+};
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
     crypto::{CryptoProvider, aws_lc_rs},
@@ -47,8 +49,11 @@ impl Authority {
     /// When the system has no randomness to give.
     pub fn server(&self, addresses: &[IpAddr]) -> Result<ServerCertificate> {
         let names: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
+        self.sign(CertificateParams::new(names)?)
+    }
+
+    fn sign(&self, mut params: CertificateParams) -> Result<ServerCertificate> {
         let key = KeyPair::generate()?;
-        let mut params = CertificateParams::new(names)?;
         params.distinguished_name.push(DnType::CommonName, "test server");
         let certificate = params.signed_by(&key, &self.0).context("cannot sign a certificate")?;
         Ok(ServerCertificate {
@@ -57,6 +62,16 @@ impl Authority {
             der: certificate.der().clone(),
             key_der: PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
         })
+    }
+
+    /// A certificate for the gateway `uri`.
+    ///
+    /// # Errors
+    /// When `uri` is none, or the system has no randomness to give.
+    pub fn gateway(&self, uri: &str) -> Result<ServerCertificate> {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![SanType::URI(uri.try_into()?)];
+        self.sign(params)
     }
 
     /// TLS for a client that trusts this CA alone.
