@@ -230,7 +230,8 @@ async fn a_check_ends_in_time_however_the_api_server_answers() -> Result<()> {
         faults.fail("GET", path, 503, u32::MAX);
     }
     let begun = Instant::now();
-    check(&["√ can query the Kubernetes API", "× Link CRD exists", "the API server did not answer in time"]).await?;
+    check(&["√ can query the Kubernetes API", "× Link CRD exists", "the API server did not answer in time"])
+        .await?;
     ensure!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
     faults.stop_failing();
 

@@ -7,11 +7,7 @@ use k8s_openapi::api::{
     discovery::v1::EndpointSlice,
 };
 use linkspan_core::api::{
-    credentials::normal_serial,
-    duration::parse_duration,
-    identity::Identity,
-    link::Link,
-    names::Target,
+    credentials::normal_serial, duration::parse_duration, identity::Identity, link::Link, names::Target,
 };
 use linkspan_gateway::{
     ingress::caller::Caller,
