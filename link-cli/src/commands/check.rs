@@ -31,10 +31,7 @@ Examples:
   link-cli --context east check --pre
   link-cli --context east check --wait 3m
   link-cli --context east check -o short
-  link-cli --context east check -o json
-
-However slow the API server is, one look at everything takes at most twice --request-timeout, and what was not
-answered by then is told as such.")]
+  link-cli --context east check -o json")]
 pub struct CheckArgs {
     /// Only what must hold before an installation
     #[arg(long)]
@@ -42,7 +39,8 @@ pub struct CheckArgs {
     /// Form of the output
     #[arg(short, long, value_enum, default_value_t)]
     output: Form,
-    /// Repeat whatever fails for so long; unless given, for 5m what is still coming up, and nothing else
+    /// Repeat whatever fails for so long; unless given, for 5m what is still coming up, and nothing else. One look takes
+    /// at most twice --request-timeout, however slow the API server is
     #[arg(long, value_name = "TIME", value_parser = duration)]
     wait: Option<Duration>,
 }

@@ -32,9 +32,7 @@ Examples:
   link-cli --context west link --cluster-name west --to east --both --peer-name east
   link-cli --context west link --cluster-name west --to east --dry-run
   link-cli --context west link --cluster-name west --gateway-addresses 192.0.2.7
-  link-cli --context west link --cluster-name west --long-lived-token > west-for-git.yaml
-
-Flags of Linkerd's link and link-gen that have no meaning here are refused with what to use instead.")]
+  link-cli --context west link --cluster-name west --long-lived-token > west-for-git.yaml")]
 pub struct LinkArgs {
     /// What this cluster is called in the other one: Services appear there as `<service>-<name>`
     #[arg(long, value_name = "NAME", value_parser = link_name)]

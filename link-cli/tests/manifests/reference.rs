@@ -67,8 +67,11 @@ fn about(command: &Command) -> String {
 }
 
 fn options(command: &Command, global: bool) -> String {
-    let shown =
-        |arg: &&Arg| arg.is_global_set() == global && !["help", "version"].contains(&arg.get_id().as_str());
+    let shown = |arg: &&Arg| {
+        arg.is_global_set() == global
+            && !arg.is_hide_set()
+            && !["help", "version"].contains(&arg.get_id().as_str())
+    };
     let rows: Vec<String> = command.get_arguments().filter(shown).map(row).collect();
     if rows.is_empty() {
         return String::new();
