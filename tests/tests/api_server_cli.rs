@@ -7,11 +7,8 @@ use linkspan_tests::{
     ApiServer, Installation, Need, Options, Program, api_server::CONTROLLERS, have, program::Output,
 };
 use serde_json::{Value, json};
-use std::{
-    net::Ipv4Addr,
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
+use tokio::time::Instant;
 
 const COMMAND: Duration = Duration::from_secs(120);
 const NEEDS: [Need; 2] = [Need::ApiServer, Need::Tool("kube-controller-manager")];
@@ -217,11 +214,9 @@ async fn a_check_ends_in_time_however_the_api_server_answers() -> Result<()> {
     let check = async |words: &[&str]| {
         let begun = Instant::now();
         let check = cluster.ask("--request-timeout 3s check --wait 0").await?;
-        println!(
-            "FIGURE: check of a cluster that does not answer: {:.1} s (bar 6 s)",
-            begun.elapsed().as_secs_f64()
-        );
-        ensure!(check.status.code() == Some(1), "{check:?}");
+        let took = begun.elapsed();
+        println!("FIGURE: check of a cluster that does not answer: {:.1} s (bar 6 s)", took.as_secs_f64());
+        ensure!(took < Duration::from_secs(30) && check.status.code() == Some(1), "{took:?}: {check:?}");
         contains(&check.stdout, words)
     };
 
@@ -229,16 +224,12 @@ async fn a_check_ends_in_time_however_the_api_server_answers() -> Result<()> {
     for path in ["/api/", "/apis/"] {
         faults.fail("GET", path, 503, u32::MAX);
     }
-    let begun = Instant::now();
     check(&["√ can query the Kubernetes API", "× Link CRD exists", "the API server did not answer in time"])
         .await?;
-    ensure!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
     faults.stop_failing();
 
     faults.bytes().pause();
-    let begun = Instant::now();
     check(&["× can query the Kubernetes API", "does not answer"]).await?;
-    ensure!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
     faults.bytes().resume();
     Ok(())
 }
