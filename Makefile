@@ -42,8 +42,8 @@ bench-mirroring: ## the control plane at scale on two API servers, as root, some
 	cargo bench -p linkspan-tests --bench mirroring -- $(BENCH_ARGS)
 
 .PHONY: fuzz
-fuzz: ## every parser that faces the network under libFuzzer, FUZZ_SECONDS=60 each
-	@gateway/fuzz/run.sh
+fuzz: ## every parser of what others write under libFuzzer, FUZZ_SECONDS=60 each
+	@tests/fuzz/run.sh
 
 BENCH_PROFILE ?= release
 BENCH_OUT ?= target/bench

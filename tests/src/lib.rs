@@ -14,6 +14,7 @@ pub mod api_server;
 pub mod artifacts;
 pub mod clusters;
 pub mod faults;
+pub mod fuzz;
 pub mod http;
 mod http_faults;
 pub mod installation;

@@ -16,7 +16,7 @@ reach() {
 while read -r file; do
   is_root[$file]=1
   reach "$file"
-done < <(for manifest in Cargo.toml gateway/fuzz/Cargo.toml; do
+done < <(for manifest in Cargo.toml tests/fuzz/Cargo.toml; do
   cargo metadata --no-deps --offline --format-version 1 --manifest-path "$manifest"
 done | grep -o '"src_path":"[^"]*"' | cut -d '"' -f 4 | sed "s|^$REPO/||")
 

@@ -1,5 +1,6 @@
 //! What is fuzzed: every parser of bytes that others write. Each target takes any bytes and panics when a promise is
-//! broken. The test program beside this file runs them by itself; `make fuzz` runs them under libFuzzer.
+//! broken. The test program beside this file runs them by itself (`linkspan_tests::fuzz`); `make fuzz` runs them under
+//! libFuzzer.
 
 use bytes::BytesMut;
 use k8s_openapi::api::{

@@ -1,5 +1,6 @@
 //! What is fuzzed: every parser of the controller that reads what others write. Each target takes any bytes and panics
-//! when a promise is broken.
+//! when a promise is broken. The test program beside this file runs them by itself (`linkspan_tests::fuzz`); `make fuzz`
+//! runs them under libFuzzer.
 
 use jiff::Timestamp;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
