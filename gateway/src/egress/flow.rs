@@ -64,11 +64,11 @@ pub async fn carry(local: TcpStream, from: IpAddr, route: &Route, context: &Cont
     let cluster = context.credentials.borrow().server.as_ref().map(|s| s.identity.trust_domain.to_string());
     let baggage = context.pods.read(|pods| pods.baggage(from, &cluster.unwrap_or_default()));
     let labels = FlowLabels::new(Direction::outbound, &route.link, &route.target);
-    let mut record = Record::open(&context.metrics, labels, baggage.clone());
+    let mut record = Record::open(&context.metrics, labels, baggage);
     // Until the flow has ended well, a close is a reset: a client must not take a cut answer for a whole one.
     socket::reset(&local);
     let local = Arc::new(local);
-    let failure = match try_carry(&local, baggage, route, context, &mut record).await {
+    let failure = match try_carry(&local, route, context, &mut record).await {
         Ok(end) => {
             end.tell(&mut record);
             refusal(&end)
@@ -99,14 +99,12 @@ fn refusal(end: &End) -> Option<Reason> {
 /// Leases and carries; once more on another connection where the first one ended before it can have carried anything.
 async fn try_carry(
     local: &Arc<TcpStream>,
-    baggage: String,
     route: &Route,
     context: &Context,
     record: &mut Record,
 ) -> Result<End, Failure> {
     let pool = context.pools.get(&route.link).ok_or((Reason::NoCredentials, "no such Link".to_owned()))?;
     let until = Instant::now() + PATIENCE;
-    let mut open = Open { generation: 0, hops: 1, target: route.target.clone(), baggage };
     let mut first = None;
     loop {
         let mut leased = lease(&pool, until).await?;
@@ -115,25 +113,29 @@ async fn try_carry(
             record.traffic().add_up(first.read);
             first
         });
-        open.generation = leased.channel.next_generation();
-        leased.channel.queue(&Frame::Open(open.clone())).map_err(|e| internal(&e))?;
+        let generation = leased.channel.next_generation();
+        let (target, baggage) = (route.target.clone(), record.caller().to_owned());
+        let open = Frame::Open(Open { generation, hops: 1, target, baggage });
+        leased.channel.queue(&open).map_err(|e| internal(&e))?;
+        drop(open);
         leased.channel.queue_encoded(&first.frame);
         let ends = leased.ends();
-        let stop = async {
+        // In a box: what waits holds whatever is moved into it twice, and flows are many.
+        let stop = Box::pin(async {
             tokio::select! {
                 () = context.stop.started() => Reason::Draining,
                 () = sleep_until(ends) => Reason::TlsExpired,
             }
-        };
+        });
         let channel = &mut leased.channel;
-        let end = splice(channel, local.clone(), open.generation, Role::Caller, record.traffic(), stop).await;
+        let end = splice(channel, local.clone(), generation, Role::Caller, record.traffic(), stop).await;
         if matches!(end, End::Finished) {
             // Failing means that the client is gone already.
             let _ = SockRef::from(&**local).set_linger(None);
         }
         let sent = record.traffic().bytes().0;
         let again = matches!(end, End::Unserved(_)) && sent == first.read as u64 && Instant::now() < until;
-        if settle(channel, open.generation, Role::Caller, &end).await {
+        if settle(channel, generation, Role::Caller, &end).await {
             leased.give_back();
         } else {
             leased.channel.abort();

@@ -4,7 +4,7 @@ use crate::{
     ingress::{
         gate::Handshake,
         limits::Beyond,
-        serve::{Context, serve},
+        serve::{Admitted, Context, serve},
     },
     mtls::{
         peer::{self, Peer},
@@ -29,6 +29,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// Accepts until all flows must end; then returns once every connection has.
 pub async fn accept(listener: TcpListener, context: Context) {
+    let context = Arc::new(context);
     let slots = Arc::new(Semaphore::new(context.gate.limits.max_handshakes));
     let mut connections = JoinSet::new();
     loop {
@@ -43,9 +44,15 @@ pub async fn accept(listener: TcpListener, context: Context) {
             accepted = next => match accepted {
                 (Ok(slot), Ok((tcp, from))) => match context.gate.arrive(from.ip()) {
                     Ok(handshake) => {
+                        // The handshake in a box, which goes with it: a connection holds little once it is over.
+                        let admitting = Box::pin(admit(tcp, from, (slot, handshake), context.clone()));
                         let context = context.clone();
-                        let held = (slot, handshake);
-                        connections.spawn(async move { connection(tcp, from, held, &context).await });
+                        connections.spawn(async move {
+                            let admitted = admitting.await;
+                            if let Some(admitted) = admitted {
+                                go_on(admitted, from, &context).await;
+                            }
+                        });
                     }
                     Err(limit) => turn_away(&tcp, from, limit, &context),
                 },
@@ -75,19 +82,20 @@ fn turn_away(tcp: &TcpStream, from: SocketAddr, limit: Beyond, context: &Context
     context.metrics.denied(&FlowLabels::nowhere(Direction::inbound, ""), Reason::Limit, "", &detail);
 }
 
-async fn connection(
+/// Shakes hands; `None` when nobody is let in.
+async fn admit(
     tcp: TcpStream,
     from: SocketAddr,
     held: (OwnedSemaphorePermit, Handshake),
-    context: &Context,
-) {
+    context: Arc<Context>,
+) -> Option<Box<Admitted>> {
     let began = Instant::now();
-    let shaken = timeout(HANDSHAKE_TIMEOUT, Box::pin(handshake(tcp, from, context))).await;
+    let shaken = timeout(HANDSHAKE_TIMEOUT, handshake(tcp, from, &context)).await;
     drop(held);
     let refused = match &shaken {
         Ok(Ok(Some(_))) => None,
         // Load balancers ask in this way whether somebody listens.
-        Ok(Ok(None)) => return,
+        Ok(Ok(None)) => return None,
         Ok(Err(error)) => Some((reason_of(error), error.to_string())),
         Err(_) => Some((Reason::Timeout, "it took too long".to_owned())),
     };
@@ -96,22 +104,25 @@ async fn connection(
     if let Some((reason, cause)) = refused {
         let detail = format!("the handshake of {from} failed: {cause}");
         context.metrics.denied(&FlowLabels::nowhere(Direction::inbound, ""), reason, "", &detail);
-        return;
+        return None;
     }
-    let Ok(Ok(Some((channel, peer)))) = shaken else { return };
-    let account = peer.identity.service_account.clone();
-    let connected = match context.gate.connect(&account, context.may_call(&peer).is_ok()) {
-        Ok(connected) => connected,
+    let Ok(Ok(Some((channel, peer)))) = shaken else { return None };
+    let account = &peer.identity.service_account;
+    match context.gate.connect(account, context.may_call(&peer).is_ok()) {
+        Ok(connected) => Some(Box::new(Admitted { channel, peer, connected })),
         Err(limit) => {
             let detail = format!("a connection of account {account:?}: more than {} allows", limit.as_str());
             let labels = FlowLabels::nowhere(Direction::inbound, "");
             context.metrics.denied(&labels, Reason::Limit, "", &detail);
             channel.abort();
-            return;
+            None
         }
-    };
-    if let Err(error) = serve(channel, peer, connected, context).await {
-        tracing::debug!(%from, account, %error, "tunnel connection ended");
+    }
+}
+
+async fn go_on(admitted: Box<Admitted>, from: SocketAddr, context: &Context) {
+    if let Err(error) = serve(admitted, context).await {
+        tracing::debug!(%from, %error, "tunnel connection ended");
     }
 }
 

@@ -109,17 +109,23 @@ impl Context {
     }
 }
 
+/// A connection whose caller has proved who it is.
+pub struct Admitted {
+    /// The connection.
+    pub channel: Channel,
+    /// Who is at the other end.
+    pub peer: Peer,
+    /// Counted until it is dropped.
+    pub connected: Connected,
+}
+
 /// Serves one connection until its end.
 ///
 /// # Errors
 /// When it ended otherwise than by the caller closing it between flows.
-pub async fn serve(
-    mut channel: Channel,
-    peer: Peer,
-    connected: Connected,
-    context: &Context,
-) -> io::Result<()> {
-    let expiry = Expiry::new(peer.not_after, context.clock.now(), Instant::now());
+pub async fn serve(mut admitted: Box<Admitted>, context: &Context) -> io::Result<()> {
+    let one = &mut *admitted;
+    let expiry = Expiry::new(one.peer.not_after, context.clock.now(), Instant::now());
     let mut told_to_leave = false;
     let mut leftover = 0;
     loop {
@@ -127,31 +133,31 @@ pub async fn serve(
             biased;
             () = over(context, expiry) => {
                 // In order, so that a caller whose OPEN is under way takes another connection.
-                channel.close();
+                admitted.channel.close();
                 return Ok(());
             }
             () = leaving(context, expiry), if !told_to_leave => {
                 told_to_leave = true;
-                channel.queue(&Frame::GoAway)?;
-                timeout(ANSWER_TIMEOUT, channel.flush()).await??;
+                one.channel.queue(&Frame::GoAway)?;
+                timeout(ANSWER_TIMEOUT, one.channel.flush()).await??;
                 continue;
             }
-            event = channel.event() => match event {
+            event = one.channel.event() => match event {
                 Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
                 other => other?,
             },
             () = idle_time(context.gate.limits.idle_timeout) => return Ok(()),
         };
         match event {
-            Event::Frame(Frame::Open(open)) => {
-                if !flow(&mut channel, &peer, &connected, open, expiry.ends, context).await {
-                    channel.abort();
+            Event::Frame(Frame::Open(mut open)) => {
+                if !flow(one, &mut open, expiry.ends, context).await {
+                    admitted.channel.abort();
                     return Ok(());
                 }
                 leftover = 0;
             }
             Event::Frame(Frame::Ping { token }) => {
-                if !timeout(ANSWER_TIMEOUT, answer(&mut channel, &peer, token, context)).await?? {
+                if !timeout(ANSWER_TIMEOUT, answer(one, token, context)).await?? {
                     return Ok(());
                 }
             }
@@ -159,7 +165,7 @@ pub async fn serve(
             Event::Data(data) => {
                 leftover += data.len();
                 if leftover > LEFTOVER {
-                    channel.abort();
+                    admitted.channel.abort();
                     return Err(io::Error::new(io::ErrorKind::InvalidData, "data without a flow"));
                 }
             }
@@ -185,7 +191,8 @@ async fn leaving(context: &Context, expiry: Expiry) {
 }
 
 /// Answers a PING. Whether the connection is of use.
-async fn answer(channel: &mut Channel, peer: &Peer, token: u64, context: &Context) -> io::Result<bool> {
+async fn answer(one: &mut Admitted, token: u64, context: &Context) -> io::Result<bool> {
+    let Admitted { channel, peer, .. } = one;
     let identity = context.credentials.borrow().server.as_ref().map(|s| s.identity.to_string());
     let refused = match (context.may_call(peer), identity) {
         (Ok(()), Some(identity)) => {
@@ -205,24 +212,18 @@ async fn answer(channel: &mut Channel, peer: &Peer, token: u64, context: &Contex
 }
 
 /// Carries one flow. Whether the connection can carry another.
-async fn flow(
-    channel: &mut Channel,
-    peer: &Peer,
-    connected: &Connected,
-    mut open: Open,
-    ends: Instant,
-    context: &Context,
-) -> bool {
+async fn flow(one: &mut Admitted, open: &mut Open, ends: Instant, context: &Context) -> bool {
+    let Admitted { channel, peer, connected } = one;
     // Not kept for as long as the flow lasts: a caller may fill it.
     let caller = Caller::parse(&std::mem::take(&mut open.baggage));
-    let allowed = context.may_open(peer, &caller, &open).map_err(|reason| (reason, String::new()));
+    let allowed = context.may_open(peer, &caller, open).map_err(|reason| (reason, String::new()));
     let counted = allowed.and_then(|()| {
         connected.open().map_err(|limit| (Reason::Limit, format!("more than {} allows", limit.as_str())))
     });
     let _counted = match counted {
         Ok(counted) => counted,
         Err((reason, detail)) => {
-            let labels = context.labels(peer, Some(&open));
+            let labels = context.labels(peer, Some(open));
             let asked = if detail.is_empty() { format!("asked for {}", open.target) } else { detail };
             context.metrics.denied(&labels, reason, &caller.to_string(), &asked);
             return refuse(channel, open.generation, reason).await;
@@ -235,7 +236,7 @@ async fn flow(
         let zone = services.zone_of(&context.namespace, GATEWAY, &context.pod_name);
         services.endpoints(&open.target, &never, zone)
     });
-    let (local, _load) = match connect(candidates, &context.backends, || record.retried()).await {
+    let (local, _load) = match Box::pin(connect(candidates, &context.backends, || record.retried())).await {
         Ok(connected) => connected,
         Err((reason, detail)) => {
             record.failed(reason, detail);
@@ -246,13 +247,13 @@ async fn flow(
         return false;
     }
     let local = Arc::new(local);
-    let cut = async {
+    // In a box, like the search for an endpoint: what waits holds whatever is moved into it twice, and flows are many.
+    let cut = Box::pin(async {
         tokio::select! {
-            reason = context.denied(peer, &caller, &open) => reason,
-            () = idle(record.traffic(), context.gate.limits.idle_timeout) => Reason::Timeout,
-            () = sleep_until(ends) => Reason::TlsExpired,
+            reason = context.denied(peer, &caller, open) => reason,
+            reason = time_over(record.traffic(), context.gate.limits.idle_timeout, ends) => reason,
         }
-    };
+    });
     let end = splice(channel, local.clone(), open.generation, Role::Called, record.traffic(), cut).await;
     if !matches!(end, End::Finished) {
         socket::reset(&local);
@@ -276,24 +277,34 @@ async fn idle_time(longest: Duration) {
     }
 }
 
-/// Completes when nothing has passed for `longest`, at most a quarter of it later; zero: never.
-async fn idle(traffic: &Traffic, longest: Duration) {
+/// Completes at `ends`, or when nothing has passed for `longest`, at most a quarter of it later; zero: never.
+async fn time_over(traffic: &Traffic, longest: Duration, ends: Instant) -> Reason {
     let (mut before, mut quarters) = (traffic.bytes(), 0);
     while quarters < 4 {
-        idle_time(longest / 4).await;
+        let look = if longest.is_zero() { ends } else { Instant::now() + longest / 4 };
+        sleep_until(look.min(ends)).await;
+        if look >= ends {
+            return Reason::TlsExpired;
+        }
         let now = traffic.bytes();
         quarters = if now == before { quarters + 1 } else { 0 };
         before = now;
     }
+    Reason::Timeout
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn record() -> Record {
+        Record::open(&Metrics::new(), FlowLabels::nowhere(Direction::inbound, ""), String::new())
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_flow_is_idle_an_hour_after_its_last_byte_and_not_before() {
-        let (traffic, hour) = (Traffic::default(), Duration::from_secs(3600));
+        let (record, hour) = (record(), Duration::from_secs(3600));
+        let traffic = record.traffic();
         let began = Instant::now();
         let last = Duration::from_secs(5000);
         let bytes = async {
@@ -304,12 +315,23 @@ mod tests {
             std::future::pending::<()>().await;
         };
         tokio::select! {
-            () = idle(&traffic, hour) => {}
+            reason = time_over(traffic, hour, began + 100 * hour) => assert_eq!(reason, Reason::Timeout),
             () = bytes => {}
         }
         let ended = began.elapsed();
         assert!(ended >= last + hour - Duration::from_secs(60) && ended <= last + hour * 5 / 4, "{ended:?}");
-        let forever = timeout(Duration::from_secs(1_000_000), idle(&traffic, Duration::ZERO)).await;
-        assert!(forever.is_err());
+        let forever = time_over(traffic, Duration::ZERO, Instant::now() + 1000 * hour);
+        assert!(timeout(Duration::from_secs(1_000_000), forever).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flow_is_over_when_the_certificate_ends_however_busy_or_idle_it_is() {
+        let (record, hour) = (record(), Duration::from_secs(3600));
+        let traffic = record.traffic();
+        for (longest, left) in [(hour, hour / 10), (hour, hour / 2), (Duration::ZERO, 3 * hour)] {
+            let ends = Instant::now() + left;
+            assert_eq!(time_over(traffic, longest, ends).await, Reason::TlsExpired);
+            assert!(ends.elapsed() < Duration::from_secs(1));
+        }
     }
 }

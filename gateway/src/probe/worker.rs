@@ -20,7 +20,7 @@ use linkspan_core::{
 use std::time::Duration;
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 /// Shortest pause between two probes, also when connections break at once.
@@ -57,13 +57,14 @@ pub async fn probe(
             metrics.alive(&link, alive);
         }
         board.set(&link, health.clone(), changed);
-        sleep(PAUSE).await;
-        let period = now.period.mul_f64(1.0 + dice() / 10.0).saturating_sub(PAUSE);
+        let ended = Instant::now();
+        let period = now.period.mul_f64(1.0 + dice() / 10.0);
         tokio::select! {
             () = sleep(period) => {}
             () = prober.broken() => {}
             changed = peer.changed() => if changed.is_err() { return },
         }
+        sleep_until(ended + PAUSE).await;
     }
 }
 

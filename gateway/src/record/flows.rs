@@ -69,8 +69,10 @@ struct DeniedLabels {
 }
 
 /// What is counted of the flows with the same labels.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Counters {
+    /// What the flows have in common.
+    pub(super) labels: FlowLabels,
     opened: AtomicU64,
     closed: AtomicU64,
     up: AtomicU64,
@@ -82,6 +84,19 @@ pub(super) struct Counters {
 }
 
 impl Counters {
+    fn of(labels: FlowLabels) -> Arc<Self> {
+        Arc::new(Self {
+            labels,
+            opened: AtomicU64::default(),
+            closed: AtomicU64::default(),
+            up: AtomicU64::default(),
+            down: AtomicU64::default(),
+            retried: AtomicU64::default(),
+            denied: Default::default(),
+            gone: AtomicBool::default(),
+        })
+    }
+
     fn open(&self) -> u64 {
         self.opened.load(Relaxed).saturating_sub(self.closed.load(Relaxed))
     }
@@ -99,7 +114,7 @@ impl Counters {
 
 /// Bytes of one flow, which are counted for all flows of its labels at the same time: a flow that lasts for days
 /// shows its bytes while they pass.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Traffic {
     up: AtomicU64,
     down: AtomicU64,
@@ -108,7 +123,7 @@ pub struct Traffic {
 
 impl Traffic {
     pub(super) fn new(all: Arc<Counters>) -> Self {
-        Self { all, ..Self::default() }
+        Self { up: AtomicU64::default(), down: AtomicU64::default(), all }
     }
 
     /// `bytes` went from the plain side into the channel.
@@ -159,15 +174,15 @@ impl Flows {
         if let Some(counters) = table.get(labels) {
             return counters.clone();
         }
-        table.entry(labels.clone()).or_default().clone()
+        table.entry(labels.clone()).or_insert_with(|| Counters::of(labels.clone())).clone()
     }
 
     /// One more flow is open.
-    pub(super) fn open(&self, labels: &FlowLabels) -> Arc<Counters> {
+    pub(super) fn open(&self, labels: FlowLabels) -> Arc<Counters> {
         let mut table = self.table();
-        let counters = match table.get(labels) {
+        let counters = match table.get(&labels) {
             Some(counters) => counters.clone(),
-            None => table.entry(labels.clone()).or_default().clone(),
+            None => table.entry(labels.clone()).or_insert_with(|| Counters::of(labels)).clone(),
         };
         counters.gone.store(false, Relaxed);
         counters.opened.fetch_add(1, Relaxed);
@@ -177,11 +192,11 @@ impl Flows {
     }
 
     /// One flow less is open.
-    pub(super) fn close(&self, labels: &FlowLabels, counters: &Counters) {
+    pub(super) fn close(&self, counters: &Counters) {
         let mut table = self.table();
         counters.closed.fetch_add(1, Relaxed);
         if counters.gone.load(Relaxed) && counters.open() == 0 {
-            table.remove(labels);
+            table.remove(&counters.labels);
         }
         drop(table);
         self.0.open.send_modify(|n| *n = n.saturating_sub(1));
@@ -287,7 +302,7 @@ mod tests {
     #[test]
     fn bytes_show_while_they_pass() {
         let flows = Flows::new();
-        let traffic = Traffic::new(flows.open(&labels("web")));
+        let traffic = Traffic::new(flows.open(labels("web")));
         traffic.add_down(7);
         traffic.add_up(9);
         let shown = text(&flows);
@@ -302,18 +317,18 @@ mod tests {
     #[test]
     fn counters_go_with_their_object_but_not_before_its_last_flow() {
         let flows = Flows::new();
-        let (web, api) = (flows.open(&labels("web")), flows.open(&labels("api")));
-        flows.close(&labels("api"), &api);
+        let (web, api) = (flows.open(labels("web")), flows.open(labels("api")));
+        flows.close(&api);
         flows.forget(|labels| labels.service != "other");
         assert!(text(&flows).contains("web") && !text(&flows).contains("api"));
-        flows.close(&labels("web"), &web);
+        flows.close(&web);
         assert!(!text(&flows).contains("web"), "{}", text(&flows));
         // What comes back meanwhile stays.
-        let web = flows.open(&labels("web"));
+        let web = flows.open(labels("web"));
         flows.forget(|_| true);
-        let second = flows.open(&labels("web"));
-        flows.close(&labels("web"), &web);
-        flows.close(&labels("web"), &second);
+        let second = flows.open(labels("web"));
+        flows.close(&web);
+        flows.close(&second);
         assert!(text(&flows).contains("tcp_open_total"));
         assert_eq!(flows.open_count(), 0);
     }

@@ -9,7 +9,7 @@ pub use metrics::Metrics;
 
 use flows::Counters;
 use linkspan_core::api::reason::Reason;
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 use tokio::time::Instant;
 
 /// Longest text of a peer's that is logged.
@@ -18,29 +18,32 @@ const LOGGED: usize = 256;
 /// One flow, from when it is known where it goes until it ends.
 pub struct Record {
     metrics: Metrics,
-    labels: FlowLabels,
     counters: Arc<Counters>,
     began: Instant,
     caller: String,
     traffic: Traffic,
     outcome: Result<(), Reason>,
-    detail: String,
+    detail: Cow<'static, str>,
 }
 
 impl Record {
     /// Begins a flow; `caller` is who calls, for the log.
     pub fn open(metrics: &Metrics, labels: FlowLabels, caller: String) -> Self {
-        let counters = metrics.flows.open(&labels);
+        let counters = metrics.flows.open(labels);
         Self {
             metrics: metrics.clone(),
-            labels,
             traffic: Traffic::new(counters.clone()),
             counters,
             began: Instant::now(),
             caller,
             outcome: Err(Reason::Internal),
-            detail: "the flow's task was ended".to_owned(),
+            detail: Cow::Borrowed("the flow's task was ended"),
         }
+    }
+
+    /// Who calls.
+    pub fn caller(&self) -> &str {
+        &self.caller
     }
 
     /// Where bytes are counted.
@@ -56,11 +59,11 @@ impl Record {
     /// The flow ended as it should.
     pub fn finished(&mut self) {
         self.outcome = Ok(());
-        self.detail.clear();
+        self.detail = Cow::Borrowed("");
     }
 
     /// The flow ended before its time.
-    pub fn failed(&mut self, reason: Reason, detail: impl Into<String>) {
+    pub fn failed(&mut self, reason: Reason, detail: impl Into<Cow<'static, str>>) {
         self.outcome = Err(reason);
         self.detail = detail.into();
     }
@@ -70,10 +73,10 @@ impl Drop for Record {
     fn drop(&mut self) {
         if let Err(reason) = self.outcome {
             self.counters.denied(reason);
-            self.metrics.tell_denial(&self.labels, reason, &self.caller, &self.detail);
+            self.metrics.tell_denial(&self.counters.labels, reason, &self.caller, &self.detail);
         }
-        self.metrics.flows.close(&self.labels, &self.counters);
-        let FlowLabels { direction, link, namespace, service, port } = &self.labels;
+        self.metrics.flows.close(&self.counters);
+        let FlowLabels { direction, link, namespace, service, port } = &self.counters.labels;
         let (up, down) = self.traffic.bytes();
         tracing::debug!(
             ?direction,
@@ -83,7 +86,7 @@ impl Drop for Record {
             port,
             caller = shown(&self.caller),
             reason = self.outcome.map_or_else(Reason::as_str, |()| "ok"),
-            detail = self.detail,
+            detail = &*self.detail,
             bytes_up = up,
             bytes_down = down,
             seconds = self.began.elapsed().as_secs_f64(),

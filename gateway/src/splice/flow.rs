@@ -8,7 +8,7 @@ use crate::{
         pieces::Pieces,
         pulse::{Happened, Pulse},
         socket::read_some,
-        tls::{RECORD, SEAL_MAX, SEALED_ROOM},
+        tls::{RECORD, RECORD_PLAIN, SEAL_MAX, SEALED_ROOM},
     },
     wire::{Frame, HEADER, Piece, TELLS_PAUSES, data_header},
 };
@@ -35,8 +35,10 @@ const _: () = assert!(SEALED_ROOM <= MOST);
 
 /// Most bytes that wait for a plain side that takes none.
 const HELD_MAX: usize = 32 * 1024;
-/// Bytes read from the plain side at once: with their header they fill whole TLS records.
-const READ_SIZE: usize = SEAL_MAX - HEADER;
+/// Most bytes read from the plain side at once, with their header: they fill whole TLS records.
+const READ_SIZE: usize = SEAL_MAX;
+/// So many are read until there were more than that: a thread whose flows are idle holds no large buffer.
+const READ_FIRST: usize = RECORD_PLAIN;
 /// Pieces written to the plain side at once.
 const PIECES: usize = 64;
 /// Rounds of work until other tasks get their turn.
@@ -319,7 +321,9 @@ impl<'a> Flow<'a> {
     fn poll_read_local(&mut self, channel: &mut Channel, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
         BUFFER.with_borrow_mut(|buffer| {
             // Zeroed once: what is sent is what was read.
-            buffer.resize(HEADER + READ_SIZE, 0);
+            if buffer.is_empty() {
+                buffer.resize(READ_FIRST, 0);
+            }
             loop {
                 let length = self.read_local(&mut buffer[HEADER..]).map_err(End::Local)?;
                 if length == 0 && !self.local_ended {
@@ -329,13 +333,19 @@ impl<'a> Flow<'a> {
                 self.traffic.add_up(length);
                 self.happened.sent += length;
                 buffer[..HEADER].copy_from_slice(&data_header(length));
+                let more =
+                    if HEADER + length == buffer.len() { (2 * buffer.len()).min(READ_SIZE) } else { 0 };
                 let data = if length > 0 { &buffer[..HEADER + length] } else { &[] };
                 // The end leaves in one write with the last bytes.
                 let mut end = BytesMut::new();
                 if self.local_ended {
                     self.encode_end(&mut end).map_err(End::Channel)?;
                 }
-                return Poll::Ready(channel.send(&[data, &end]).map_err(End::Channel));
+                let sent = channel.send(&[data, &end]).map_err(End::Channel);
+                if more > buffer.len() {
+                    buffer.resize(more, 0);
+                }
+                return Poll::Ready(sent);
             }
         })
     }

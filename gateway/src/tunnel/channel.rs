@@ -29,6 +29,8 @@ use tokio::{io::Interest, net::TcpStream};
 
 /// Most bytes taken from the system at once.
 pub const READ_SIZE: usize = 128 * 1024;
+/// So many are taken until there were more than that: a thread whose flows are idle holds no large buffers.
+const READ_FIRST: usize = 16 * 1024;
 /// Most bytes that may wait for the rest of a TLS record or handshake message.
 const WAITING_MAX: usize = 2 * RECORD;
 
@@ -40,6 +42,8 @@ thread_local! {
 /// What a thread receives into: records as they come, and what was in them.
 #[derive(Default)]
 struct Receiving {
+    /// How many bytes are asked for at once.
+    size: usize,
     sealed: Vec<u8>,
     plain: Vec<u8>,
     out: Outgoing,
@@ -287,12 +291,16 @@ impl Channel {
     /// Reads once from the system. What is decrypted then, behind what could not be decoded before, is in
     /// `receiving.plain`.
     fn receive(&mut self, receiving: &mut Receiving) -> io::Result<()> {
-        let Receiving { sealed, plain, out } = receiving;
+        let Receiving { size, sealed, plain, out } = receiving;
         let before = self.waiting.len();
-        if sealed.len() < before + READ_SIZE {
-            sealed.resize(before + READ_SIZE, 0);
+        let room = (*size).max(READ_FIRST);
+        if sealed.len() < before + room {
+            sealed.resize(before + room, 0);
         }
-        let read = read_some(&self.tcp, &mut sealed[before..before + READ_SIZE])?;
+        let read = read_some(&self.tcp, &mut sealed[before..before + room])?;
+        if read == room {
+            *size = (2 * room).min(READ_SIZE);
+        }
         self.ended |= read == 0;
         let end = before + read;
         sealed[..before].copy_from_slice(&self.waiting);

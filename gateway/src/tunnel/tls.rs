@@ -16,8 +16,10 @@ pub const RECORD_PLAIN: usize = 16 * 1024;
 pub const RECORD: usize = 5 + RECORD_PLAIN + 256;
 /// Plaintext that is encrypted at once; several records.
 pub const SEAL_MAX: usize = 8 * RECORD_PLAIN;
-/// Room that encrypting [`SEAL_MAX`] bytes needs, a key update included.
-pub const SEALED_ROOM: usize = SEAL_MAX + 1024;
+/// Room that encrypting [`SEAL_MAX`] bytes needs.
+pub const SEALED_ROOM: usize = SEAL_MAX + SEAL_MORE;
+/// What encrypting adds at most: 22 bytes to each record, and a key update.
+const SEAL_MORE: usize = 1024;
 
 /// One side of a TLS connection.
 pub enum Tls {
@@ -147,7 +149,7 @@ impl Tls {
     /// # Errors
     /// When the connection can encrypt no more.
     pub fn seal(&mut self, plain: &[u8], waiting: &mut [u8], out: &mut Outgoing) -> io::Result<()> {
-        let room = out.room(SEALED_ROOM);
+        let room = out.room(plain.len() + SEAL_MORE);
         let written = match self {
             Self::Client(connection) => match connection.process_tls_records(waiting).state {
                 Ok(ConnectionState::WriteTraffic(mut traffic)) => traffic.encrypt(plain, room),

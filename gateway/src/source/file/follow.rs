@@ -2,6 +2,8 @@
 //!
 //! Looks at the files each second instead of asking the system for notices: these do not exist on every file system,
 //! and know nothing of a link somewhere on the way that points elsewhere now, which is how Kubernetes' volumes change.
+//! A thread of its own does that: a look may take long where the files are far away, and handing each to another thread
+//! would cost an idle gateway more than the look.
 
 use crate::source::{
     Tables,
@@ -14,9 +16,10 @@ use std::{
     fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    thread,
     time::Duration,
 };
-use tokio::{task::spawn_blocking, time::sleep};
+use tokio::sync::mpsc;
 
 /// Time between two looks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -46,32 +49,41 @@ pub fn start(path: &Path, tables: Tables) -> Result<impl Future<Output = ()> + S
         _ => first,
     };
     loaded.publish(&tables);
-    Ok(follow(followed, tables))
+    let path = followed.path.clone();
+    let (sender, news) = mpsc::channel(1);
+    let thread = thread::Builder::new().name("config".to_owned()).spawn(move || watch(followed, &sender));
+    thread.map_err(|cause| FileError::Read { path: path.clone(), cause })?;
+    Ok(follow(path, news, tables))
 }
 
-async fn follow(mut followed: Followed, tables: Tables) {
-    loop {
-        sleep(LOOK_EVERY).await;
-        let looked = spawn_blocking(move || {
-            let news = followed.look();
-            (followed, news)
-        });
-        let Ok((back, news)) = looked.await else { return };
-        followed = back;
+/// Looks until nobody wants to know.
+fn watch(mut followed: Followed, sender: &mpsc::Sender<Result<Loaded, String>>) {
+    while !sender.is_closed() {
+        thread::sleep(LOOK_EVERY);
+        if let Some(news) = followed.look()
+            && sender.blocking_send(news).is_err()
+        {
+            return;
+        }
+    }
+}
+
+async fn follow(path: PathBuf, mut news: mpsc::Receiver<Result<Loaded, String>>, tables: Tables) {
+    while let Some(news) = news.recv().await {
         match news {
-            Some(Ok(loaded)) => {
+            Ok(loaded) => {
                 loaded.publish(&tables);
                 tables.problem.send_replace(None);
-                tracing::info!(path = %followed.path.display(), "configuration read");
+                tracing::info!(path = %path.display(), "configuration read");
             }
-            Some(Err(problem)) if tables.problem.borrow().as_ref() != Some(&problem) => {
+            Err(problem) if tables.problem.borrow().as_ref() != Some(&problem) => {
                 tracing::warn!(
                     problem,
                     "the changed configuration is refused; what was read before stays in force"
                 );
                 tables.problem.send_replace(Some(problem));
             }
-            _ => {}
+            Err(_) => {}
         }
     }
 }
