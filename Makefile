@@ -13,6 +13,7 @@ tools: ## kubectl, kind, helm, etcd and Kubernetes' programs, built into the cac
 	@$(BED)/prerequisites.sh tools
 	@$(BED)/tools.sh
 	@$(BED)/prometheus.sh
+	@$(BED)/protocol-tools.sh
 
 .PHONY: clusters
 clusters: ## real multi-node clusters: CLUSTERS="east west" unless told

@@ -7,6 +7,8 @@
 
 #[path = "support/pair.rs"]
 mod pair;
+#[path = "support/split.rs"]
+mod split_pair;
 #[path = "support/mod.rs"]
 mod support;
 
@@ -20,121 +22,26 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use linkspan_core::api::split::{Place, Protocol, Remote, SplitBackend, SplitPort, SplitRoute};
-use linkspan_gateway::{
-    egress::port_table::SliceRow as PortRow,
-    ingress::service_table::{Endpoint, SliceRow},
-};
+use linkspan_core::api::split::Protocol;
 use pair::{DEADLINE, Pair};
-use std::{
-    collections::BTreeMap,
-    convert::Infallible,
-    io::ErrorKind,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use split_pair::{APEX, Split};
+use std::{convert::Infallible, io::ErrorKind, net::SocketAddr, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     time::{Instant, timeout},
 };
 
-/// The gateway's port of the apex.
-const APEX: u16 = 10_300;
-
 async fn soon<T>(future: impl Future<Output = T>) -> T {
     timeout(DEADLINE, future).await.expect("took too long")
 }
 
-/// Both gateways, and a split of `api` at east: this cluster's pod and west's Service.
-struct Split {
-    pair: Pair,
-    local: TcpListener,
-}
-
-impl Split {
-    async fn start(weights: [u64; 2], protocol: Protocol) -> Self {
-        let pair = Pair::start().await;
-        let local = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let split = Self { pair, local };
-        split.set_pod(Some(split.local.local_addr().unwrap()));
-        split.set(weights, protocol);
-        split
-    }
-
-    fn set_pod(&self, address: Option<SocketAddr>) {
-        let endpoint = |ip: IpAddr| Endpoint {
-            ip,
-            hostname: None,
-            ready: true,
-            serving_while_terminating: false,
-            for_zones: Vec::new(),
-        };
-        let row = address.map(|address| SliceRow {
-            service: "api".to_owned(),
-            ports: vec![("http".to_owned(), address.port())],
-            endpoints: vec![endpoint(address.ip())],
-            ..SliceRow::default()
-        });
-        self.pair.east.tables.services.update(|table| {
-            table.set_slice("default", "api-x", row);
-            true
-        });
-    }
-
-    fn set(&self, weights: [u64; 2], protocol: Protocol) {
-        let remote = Remote { link: "west".to_owned(), target: "api.default:8080".parse().unwrap() };
-        let backend =
-            |service: &str, weight, place| SplitBackend { service: service.to_owned(), weight, place };
-        let port = SplitPort {
-            port: 80,
-            name: "http".to_owned(),
-            protocol,
-            backends: vec![
-                backend("api", weights[0], Place::Local("http".to_owned())),
-                backend("api-west", weights[1], Place::Link(remote)),
-            ],
-            matches: Vec::new(),
-        };
-        let route = SplitRoute {
-            split: "s".to_owned(),
-            apex: "api".to_owned(),
-            affinity: false,
-            ports: BTreeMap::from([(APEX, port)]),
-        };
-        let slice = PortRow {
-            route: route.slice_route("default"),
-            split: Some(Arc::new(route)),
-            ..PortRow::default()
-        };
-        let tables = &self.pair.east.tables;
-        tables.ports.update(|table| table.set("default", "api-split", Some(slice)));
-        // The mirror's slice says that west has endpoints.
-        tables.ports.update(|table| {
-            let ready = PortRow {
-                route: linkspan_core::api::slice::SliceRoute {
-                    link: "west".to_owned(),
-                    ports: BTreeMap::from([(pair::PORT, "api.default:8080".parse().unwrap())]),
-                },
-                ready_pods: ["gateway-1".to_owned()].into(),
-                ..PortRow::default()
-            };
-            table.set("default", "api-west", Some(ready))
-        });
-    }
-
-    /// Serves HTTP at both backends; each names itself.
-    fn serve_http(self, two: bool) -> Pair {
-        tokio::spawn(serve(self.local, "here", two));
-        let Pair { east, west, west_texts, client_serial, backend, east_ca, west_ca } = self.pair;
-        tokio::spawn(serve(backend, "west", two));
-        // The pair keeps a listener of its own that nobody calls.
-        let idle = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        idle.set_nonblocking(true).unwrap();
-        let backend = TcpListener::from_std(idle).unwrap();
-        Pair { east, west, west_texts, client_serial, backend, east_ca, west_ca }
-    }
+/// Serves HTTP at both backends; each names itself.
+fn serve_http(split: Split, two: bool) -> Pair {
+    let (pair, local, west) = split.take();
+    tokio::spawn(serve(local, "here", two));
+    tokio::spawn(serve(west, "west", two));
+    pair
 }
 
 async fn serve(listener: TcpListener, name: &'static str, two: bool) {
@@ -214,7 +121,7 @@ fn get(path: &str) -> Request<Empty<Bytes>> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_of_one_connection_are_shared_out_by_weight() {
-    let pair = Split::start([80, 20], Protocol::Detect).await.serve_http(false);
+    let pair = serve_http(Split::start([80, 20], Protocol::Detect).await, false);
     let mut sender = client(&pair).await;
     let (mut west, mut run) = (0, 0);
     for n in 0..2000 {
@@ -247,7 +154,7 @@ async fn reqwest_like(address: SocketAddr, path: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bodies_trailers_and_fields_pass_and_what_concerns_one_connection_does_not() {
-    let pair = Split::start([1, 1], Protocol::Http).await.serve_http(false);
+    let pair = serve_http(Split::start([1, 1], Protocol::Http).await, false);
     let mut sender = client(&pair).await;
     for _ in 0..4 {
         let mut sum = HeaderMap::new();
@@ -286,7 +193,7 @@ async fn bodies_trailers_and_fields_pass_and_what_concerns_one_connection_does_n
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_can_change_its_protocol_on_either_backend() {
-    let pair = Split::start([1, 1], Protocol::Detect).await.serve_http(false);
+    let pair = serve_http(Split::start([1, 1], Protocol::Detect).await, false);
     for _ in 0..4 {
         let mut tcp = pair.east.connect(APEX).await;
         let ask =
@@ -318,7 +225,7 @@ async fn answer_to(pair: &Pair, bytes: &[u8]) -> (String, String) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_could_be_read_in_two_ways_is_refused_and_closed() {
-    let pair = Split::start([1, 0], Protocol::Http).await.serve_http(false);
+    let pair = serve_http(Split::start([1, 0], Protocol::Http).await, false);
     for bytes in [
         &b"GET / HTTP/1.1\nHost: a\n\n"[..],
         b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
@@ -362,7 +269,7 @@ async fn what_could_be_read_in_two_ways_is_refused_and_closed() {
 async fn all_weights_zero_is_told_and_new_weights_reach_open_connections() {
     let split = Split::start([0, 0], Protocol::Http).await;
     let tables = split.pair.east.tables.clone();
-    let pair = split.serve_http(false);
+    let pair = serve_http(split, false);
     let mut sender = client(&pair).await;
     let response = soon(sender.send_request(get("/"))).await.unwrap();
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
@@ -395,7 +302,7 @@ async fn no_request_is_lost_when_a_backend_dies() {
     let dead = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     split.set_pod(Some(dead));
     let tables = split.pair.east.tables.clone();
-    let pair = split.serve_http(false);
+    let pair = serve_http(split, false);
     let mut sender = client(&pair).await;
     for n in 0..50 {
         soon(sender.ready()).await.unwrap();
@@ -458,7 +365,7 @@ async fn bytes_are_shared_out_by_connection_and_a_server_that_speaks_first_is_he
 
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_of_http_2_are_shared_out_one_by_one() {
-    let pair = Split::start([1, 1], Protocol::Detect).await.serve_http(true);
+    let pair = serve_http(Split::start([1, 1], Protocol::Detect).await, true);
     let tcp = pair.east.connect(APEX).await;
     let (mut sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(tcp)).await.unwrap();
     tokio::spawn(connection);

@@ -9,6 +9,7 @@ prepare_cache
 cd "$REPO"
 count_check "tools" "$BED/tools.sh"
 count_check "prometheus" "$BED/prometheus.sh"
+count_check "protocol tools" "$BED/protocol-tools.sh"
 # Tests that start our programs find them beside themselves. Built together with the tests, since what both depend on has
 # more features with tests than without, and would be built twice.
 count_check "build" timeout 2400 cargo build --workspace --bins --tests --profile dev-image

@@ -1,0 +1,193 @@
+//! A split port and clients that others wrote: h2spec, grpcurl, h2load and curl, over real sockets.
+//!
+//! A test whose client is not on the machine says so; `make tools` brings all but curl.
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "tests fail by panics and wait by the real clock"
+)]
+
+#[path = "support/pair.rs"]
+mod pair;
+#[path = "support/split.rs"]
+mod split_pair;
+#[path = "support/mod.rs"]
+mod support;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{
+    Method, Request, Response,
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use linkspan_core::api::split::Protocol;
+use pair::Pair;
+use split_pair::{APEX, Split};
+use std::{convert::Infallible, io::Write, net::SocketAddr, path::PathBuf, process::Stdio, time::Duration};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    net::TcpListener,
+    process::{Child, Command},
+    time::timeout,
+};
+
+/// Time one client may take.
+const CLIENT: Duration = Duration::from_secs(240);
+
+/// The executable `name` of the test bed or of `PATH`; `None` where it is in neither, which is told.
+fn tool(test: &str, name: &str) -> Option<PathBuf> {
+    let bed = std::env::var_os("LINKSPAN_TOOLS").map(PathBuf::from).or_else(|| {
+        let cache = std::env::var_os("LINKSPAN_CACHE").map(PathBuf::from);
+        let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache/linkspan"));
+        cache.or_else(home).map(|cache| cache.join("bin"))
+    });
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found =
+        bed.into_iter().chain(std::env::split_paths(&path)).map(|d| d.join(name)).find(|f| f.is_file());
+    if found.is_none() {
+        writeln!(std::io::stderr(), "SKIPPED: {test}: there is no {name}: run `make tools`").unwrap();
+    }
+    found
+}
+
+/// What a client printed, and whether it ended well.
+async fn run(program: &PathBuf, args: &[&str]) -> (bool, String) {
+    let run = Command::new(program).args(args).stdin(Stdio::null()).kill_on_drop(true).output();
+    let output = timeout(CLIENT, run).await.expect("the client took too long").unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&text).into_owned())
+}
+
+/// Waits until the apex is served, and says where.
+async fn apex(pair: &Pair) -> SocketAddr {
+    drop(pair.east.connect(APEX).await);
+    SocketAddr::new(pair.east.egress, APEX)
+}
+
+/// Serves HTTP/1.1 and HTTP/2 with the name of the server as the answer.
+async fn serve(listener: TcpListener, name: &'static str) {
+    loop {
+        let (tcp, _) = listener.accept().await.unwrap();
+        let answer = move |request: Request<Incoming>| async move {
+            let name = if request.method() == Method::HEAD { "" } else { name };
+            Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(name))))
+        };
+        tokio::spawn(async move {
+            let mut first = [0; 3];
+            let _ = tcp.peek(&mut first).await;
+            let (io, service) = (TokioIo::new(tcp), service_fn(answer));
+            // A client that goes away is no failure here.
+            if first == *b"PRI" {
+                let _ = http2::Builder::new(TokioExecutor::new()).serve_connection(io, service).await;
+            } else {
+                let _ = http1::Builder::new().serve_connection(io, service).await;
+            }
+        });
+    }
+}
+
+async fn http() -> Pair {
+    let (pair, local, west) = Split::start([80, 20], Protocol::Detect).await.take();
+    tokio::spawn(serve(local, "here\n"));
+    tokio::spawn(serve(west, "west\n"));
+    pair
+}
+
+/// h2spec's cases that are not passed, with the reason.
+///
+/// A port that must tell HTTP/1.1, HTTP/2 and other protocols apart by the first bytes takes an invalid connection
+/// preface for HTTP/1.1, and answers 400 in that protocol before it closes (RFC 9113, 3.4 allows closing only).
+const H2SPEC_LEFT: &[&str] = &["Sends invalid connection preface"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn h2spec_passes() {
+    let Some(h2spec) = tool("h2spec_passes", "h2spec") else { return };
+    let pair = http().await;
+    let at = apex(&pair).await;
+    let (ip, port) = (at.ip().to_string(), at.port().to_string());
+    let (_, told) = run(&h2spec, &["-h", &ip, "-p", &port, "-o", "5"]).await;
+    let last = told.lines().rev().find(|l| l.contains(" tests, ")).unwrap_or_else(|| panic!("{told}"));
+    println!("FIGURE: h2spec: {last}");
+    let failures = told.split("Failures:").nth(1).unwrap_or_default();
+    let failed: Vec<&str> = failures.lines().map(str::trim).filter(|l| l.starts_with('×')).collect();
+    let unknown: Vec<_> =
+        failed.iter().filter(|f| !H2SPEC_LEFT.iter().any(|known| f.contains(known))).collect();
+    assert!(unknown.is_empty(), "{unknown:?}\n{told}");
+    let passed: usize = last.split(", ").find_map(|p| p.strip_suffix(" passed")).unwrap().parse().unwrap();
+    assert!(passed >= 140, "{last}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn h2load_and_curl_get_every_answer() {
+    let Some(h2load) = tool("h2load_and_curl_get_every_answer", "h2load") else { return };
+    let Some(curl) = tool("h2load_and_curl_get_every_answer", "curl") else { return };
+    let pair = http().await;
+    let url = format!("http://{}/", apex(&pair).await);
+    for more in [&["-m", "20"][..], &["--h1"]] {
+        let args = [&["-n", "2000", "-c", "4"][..], more, &[&url]].concat();
+        let (well, told) = run(&h2load, &args).await;
+        let wanted = "2000 total, 2000 started, 2000 done, 2000 succeeded, 0 failed, 0 errored, 0 timeout";
+        assert!(well && told.contains(wanted), "{told}");
+    }
+    let all = format!("{url}?[1-100]");
+    let (well, told) = run(&curl, &["-sS", "-m", "30", "--http1.1", &all]).await;
+    let by = |name: &str| told.lines().filter(|line| *line == name).count();
+    assert!(well && by("west") + by("here") == 100 && by("west").abs_diff(20) <= 2, "{told}");
+    // curl 7.88 cannot use a connection twice with prior knowledge, whoever serves it.
+    for _ in 0..10 {
+        let (well, told) = run(&curl, &["-sS", "-m", "30", "--http2-prior-knowledge", &url]).await;
+        assert!(well && (told == "west\n" || told == "here\n"), "{told}");
+    }
+}
+
+/// A gRPC server in place of a backend's listener; lives as long as the returned child.
+async fn grpc(program: &PathBuf, place: TcpListener, name: &str) -> Child {
+    let address = place.local_addr().unwrap().to_string();
+    drop(place);
+    let mut child = Command::new(program)
+        .args([&address, name])
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    timeout(CLIENT, out.read_line(&mut line)).await.unwrap().unwrap();
+    assert_eq!(line.trim(), address, "it listens");
+    child
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn grpcurl_calls_streams_and_sees_errors_of_both_backends() {
+    let name = "grpcurl_calls_streams_and_sees_errors_of_both_backends";
+    let (Some(grpcurl), Some(server)) = (tool(name, "grpcurl"), tool(name, "grpc-server")) else { return };
+    let (pair, local, west) = Split::start([1, 1], Protocol::Detect).await.take();
+    let _servers = [grpc(&server, local, "here").await, grpc(&server, west, "west").await];
+    let at = apex(&pair).await.to_string();
+    let proto = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/health.proto");
+    let import = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support");
+    let call = async |service: &str, method: &str, more: &[&str]| {
+        let body = format!(r#"{{"service":"{service}"}}"#);
+        let method = format!("grpc.health.v1.Health/{method}");
+        let schema = ["-plaintext", "-import-path", import, "-proto", proto, "-d", &body];
+        run(&grpcurl, &[&schema[..], more, &[&at, &method]].concat()).await
+    };
+    // Each backend knows its own name only, and the other's is NOT_FOUND, in a trailer.
+    let (mut found, mut missing) = (0, 0);
+    for _ in 0..20 {
+        let (well, told) = call("west", "Check", &["-max-time", "20"]).await;
+        found += usize::from(well && told.contains("SERVING"));
+        missing += usize::from(!well && told.contains("NotFound"));
+    }
+    println!("FIGURE: gRPC calls: {found} answered by west, {missing} by the pod here");
+    assert_eq!((found, missing), (10, 10), "by weight, a call each");
+    // A stream that the server never ends lives until its deadline, which is told as such.
+    let (well, told) = call("", "Watch", &["-max-time", "2"]).await;
+    assert!(!well && told.contains("SERVING") && told.contains("DeadlineExceeded"), "{told}");
+    // Reflection is a stream in both directions.
+    let (well, told) = run(&grpcurl, &["-plaintext", "-max-time", "20", &at, "list"]).await;
+    assert!(well && told.contains("grpc.health.v1.Health"), "{told}");
+}
