@@ -73,8 +73,9 @@ impl Gate {
     /// # Errors
     /// When it has too many already; counted.
     pub fn connect(&self, account: &str, lives: bool) -> Result<Connected, Beyond> {
-        let connected = self.usage().connect(account);
-        let count = self.counted(connected)?;
+        // Counted and told under one lock: told late, a count that has changed meanwhile would stay.
+        let mut usage = self.usage();
+        let count = self.counted(usage.connect(account))?;
         let counted = if lives { account.to_owned() } else { String::new() };
         if lives {
             self.metrics.inbound_connections(account, count);
@@ -107,7 +108,8 @@ impl Drop for Handshake {
 
 impl Drop for Connected {
     fn drop(&mut self) {
-        let left = self.gate.usage().disconnect(&self.account);
+        let mut usage = self.gate.usage();
+        let left = usage.disconnect(&self.account);
         if !self.counted.is_empty() {
             self.gate.metrics.inbound_connections(&self.counted, left);
         }
