@@ -48,7 +48,7 @@ fn tool(test: &str, name: &str) -> Option<PathBuf> {
     let found =
         bed.into_iter().chain(std::env::split_paths(&path)).map(|d| d.join(name)).find(|f| f.is_file());
     if found.is_none() {
-        writeln!(std::io::stderr(), "SKIPPED: {test}: there is no {name}: run `make tools`").unwrap();
+        writeln!(std::io::stderr(), "SKIPPED: {test}: there is no {name}: run `make tools`").ok();
     }
     found
 }
