@@ -22,10 +22,12 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use linkspan_core::api::split::Protocol;
+use linkspan_core::{api::split::Protocol, process::clock::Clock};
+use linkspan_gateway::ingress::limits::Limits;
 use pair::{DEADLINE, Pair};
 use split_pair::{APEX, Split};
 use std::{convert::Infallible, io::ErrorKind, net::SocketAddr, time::Duration};
+use support::certs::FOREVER;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -389,4 +391,69 @@ async fn streams_of_http_2_are_shared_out_one_by_one() {
         assert_eq!(body.trailers().unwrap()["x-length"], n.to_string());
     }
     assert!((98..=102).contains(&west), "{west}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flow_of_a_split_ends_with_the_called_gateways_certificate() {
+    for protocol in [Protocol::Opaque, Protocol::Http] {
+        let last = Clock::system().now().as_second() + 6;
+        let pair = Pair::start_until(Limits::default(), FOREVER, last).await;
+        let (pair, _here, west) = Split::on(pair, [0, 1], protocol).await.take();
+        let mut client = pair.east.connect(APEX).await;
+        client.write_all(b"POST / HTTP/1.1\r\nhost: api\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+        let (mut server, _) = soon(west.accept()).await.unwrap();
+        assert_ne!(soon(server.read(&mut [0; 4096])).await.unwrap(), 0, "{protocol:?}: it arrives");
+        // Nobody answers; what ends the flow is the certificate alone.
+        let mut told = [0; 4096];
+        let ended = soon(client.read(&mut told)).await;
+        let told = String::from_utf8_lossy(&told[..*ended.as_ref().unwrap_or(&0)]).into_owned();
+        let late = Clock::system().now().as_millisecond() - (last + 1) * 1000;
+        assert!(
+            (-50..3000).contains(&late),
+            "{protocol:?}: {late} ms after the certificate's end: {ended:?} {told}"
+        );
+        assert!(ended.is_err() || told.starts_with("HTTP/1.1 502"), "{protocol:?}: {ended:?} {told:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_may_take_its_time() {
+    let (pair, _here, west) = Split::start([0, 1], Protocol::Http).await.take();
+    let mut client = pair.east.connect(APEX).await;
+    client.write_all(b"POST / HTTP/1.1\r\nhost: api\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+    let (mut server, _) = soon(west.accept()).await.unwrap();
+    assert_ne!(soon(server.read(&mut [0; 4096])).await.unwrap(), 0, "it arrives");
+    let mut told = [0; 12];
+    // Longer than any wait between gateways.
+    let early = timeout(Duration::from_secs(8), client.read_exact(&mut told)).await;
+    assert!(early.is_err(), "{early:?} {}", String::from_utf8_lossy(&told));
+    server.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+    soon(client.read_exact(&mut told)).await.unwrap();
+    assert_eq!(&told, b"HTTP/1.1 200");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_is_not_read_for_long_arrives_whole() {
+    const LENGTH: usize = 24 * 1024 * 1024;
+    let (pair, _here, west) = Split::start([0, 1], Protocol::Http).await.take();
+    let mut client = pair.east.connect(APEX).await;
+    client.write_all(b"GET / HTTP/1.1\r\nhost: api\r\n\r\n").await.unwrap();
+    let (mut server, _) = soon(west.accept()).await.unwrap();
+    assert_ne!(soon(server.read(&mut [0; 4096])).await.unwrap(), 0, "it arrives");
+    let sending = tokio::spawn(async move {
+        server.write_all(format!("HTTP/1.1 200 OK\r\ncontent-length: {LENGTH}\r\n\r\n").as_bytes()).await?;
+        server.write_all(&vec![7; LENGTH]).await
+    });
+    let mut head = vec![0; 12];
+    soon(client.read_exact(&mut head)).await.unwrap();
+    assert_eq!(head, b"HTTP/1.1 200");
+    // Longer than any silence between gateways, with all buffers full.
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    let (mut seven, mut piece) = (0, vec![0; 1 << 20]);
+    while seven < LENGTH {
+        let length = soon(client.read(&mut piece)).await.unwrap();
+        assert_ne!(length, 0, "it ended after {seven} of {LENGTH} bytes");
+        seven += piece[..length].iter().filter(|byte| **byte == 7).count();
+    }
+    soon(sending).await.unwrap().unwrap();
 }

@@ -37,7 +37,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, copy_bidirectional_with_sizes},
     net::TcpStream,
     sync::watch,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 /// A client that speaks first has done so by then; for any other a backend is connected from then on, so that a server
@@ -364,10 +364,13 @@ async fn through(
     local.write_all(heard).await.map_err(|e| internal(&e))?;
     record.traffic().add_down(heard.len());
     let local = Arc::new(local);
-    let stop = async {
-        splits.stop.started().await;
-        Reason::Draining
-    };
+    let ends = leased.ends();
+    let stop = Box::pin(async {
+        tokio::select! {
+            () = splits.stop.started() => Reason::Draining,
+            () = sleep_until(ends) => Reason::TlsExpired,
+        }
+    });
     let end =
         splice(&mut leased.channel, local.clone(), generation, Role::Caller, record.traffic(), stop).await;
     let finished = matches!(end, End::Finished);

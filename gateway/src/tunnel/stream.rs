@@ -1,13 +1,14 @@
 //! One flow of a tunnel as a stream of bytes, for those who talk to the far side themselves instead of splicing.
 //!
 //! Dropped, the flow ends: in order when both sides have ended it, by a reset otherwise. Either way its connection is
-//! given back to the pool as soon as the other gateway agrees.
+//! given back to the pool as soon as the other gateway agrees. It breaks when a certificate of its connection ends.
 
 use crate::{
     splice::{End, Role},
     split::owned::Owned,
     tunnel::{
         pool::{Leased, Pool},
+        pulse::{Happened, Pulse},
         settle::settle,
     },
     wire::{Event, Frame, HEADER, Open, data_header},
@@ -23,7 +24,7 @@ use std::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::timeout,
+    time::{Instant, Sleep, sleep_until, timeout},
 };
 
 /// Bytes that go into one frame.
@@ -43,6 +44,15 @@ pub struct TunnelStream {
     read_ended: bool,
     write_ended: bool,
     done: bool,
+    /// When the flow must end.
+    ends: Pin<Box<Sleep>>,
+    pulse: Pulse,
+    /// Since the pulse was last asked.
+    happened: Happened,
+    /// Whether all that has arrived was read when somebody last wanted to read.
+    caught_up: bool,
+    /// Wakes for the pulse.
+    timer: Option<Pin<Box<Sleep>>>,
     tasks: Owned,
 }
 
@@ -72,6 +82,7 @@ impl TunnelStream {
         tasks: &Owned,
     ) -> Result<Self, (Reason, String)> {
         let generation = leased.channel.next_generation();
+        let ends = Box::pin(sleep_until(leased.ends()));
         let mut stream = Self {
             leased: Some(leased),
             generation,
@@ -79,6 +90,11 @@ impl TunnelStream {
             read_ended: false,
             write_ended: false,
             done: false,
+            ends,
+            pulse: Pulse::new(Instant::now()),
+            happened: Happened::default(),
+            caught_up: true,
+            timer: None,
             tasks: tasks.clone(),
         };
         let broken = |e: io::Error| (Reason::Internal, format!("the tunnel connection broke: {e}"));
@@ -89,8 +105,8 @@ impl TunnelStream {
         loop {
             match stream.channel().map_err(broken)?.event().await.map_err(broken)? {
                 Event::Frame(Frame::Opened { generation: ours }) if ours == generation => {
-                    // Whoever reads this may stop at any time, and nobody would be there to say so then.
-                    stream.channel().map_err(broken)?.queue(&Frame::Paused { generation }).map_err(broken)?;
+                    let tells = stream.channel().map_err(broken)?.tells_pauses();
+                    stream.pulse.peer_tells(tells);
                     return Ok(stream);
                 }
                 Event::Frame(Frame::Refused { generation: ours, reason })
@@ -148,6 +164,10 @@ impl TunnelStream {
         let ours = self.generation;
         match event {
             Event::Data(data) if !self.read_ended => self.inbox = data,
+            Event::Frame(Frame::Paused { generation }) if generation == ours => self.pulse.peer_paused(true),
+            Event::Frame(Frame::Resumed { generation }) if generation == ours => {
+                self.pulse.peer_paused(false);
+            }
             Event::Frame(Frame::Fin { generation }) if generation == ours => self.read_ended = true,
             Event::Frame(Frame::Done { generation }) if generation == ours => {
                 self.done = true;
@@ -162,6 +182,47 @@ impl TunnelStream {
             Event::Data(_) | Event::Frame(_) => {}
         }
         Ok(())
+    }
+
+    /// Asks whether the other end is still there, and tells it when nothing is read here. Whoever stops reading is woken
+    /// for that, and flushes then if nothing else.
+    fn poll_pulse(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if self.read_ended {
+            // What the other end says is not read any more; the system judges as for any connection.
+            self.timer = None;
+            self.channel()?.set_strict(false);
+            return Ok(());
+        }
+        loop {
+            let now = Instant::now();
+            self.happened.caught_up = self.caught_up;
+            let advice = self.pulse.on(std::mem::take(&mut self.happened), now);
+            if advice.gone {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            let (generation, strict) = (self.generation, self.pulse.is_strict(now));
+            let channel = self.channel()?;
+            // While the other end takes nothing, one word more would only wait as well.
+            if advice.pause && !channel.is_clogged() {
+                channel.queue(&Frame::Paused { generation })?;
+            }
+            if advice.resume {
+                channel.queue(&Frame::Resumed { generation })?;
+            }
+            let _ = channel.poll_flush(cx)?;
+            channel.set_strict(strict);
+            let Some(at) = self.pulse.wake_at() else {
+                self.timer = None;
+                return Ok(());
+            };
+            let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
+            if timer.deadline() != at {
+                timer.as_mut().reset(at);
+            }
+            if timer.as_mut().poll(cx).is_pending() {
+                return Ok(());
+            }
+        }
     }
 
     /// Queues one frame of `length` bytes that `fill` writes, unless the channel is clogged.
@@ -184,6 +245,8 @@ impl TunnelStream {
             fill(buffer);
             channel.send(&[&buffer[..]])
         })?;
+        self.happened.sent += length;
+        self.poll_pulse(cx)?;
         Poll::Ready(Ok(length))
     }
 }
@@ -194,13 +257,24 @@ impl AsyncRead for TunnelStream {
         cx: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.ends.as_mut().poll(cx).is_ready() {
+            let expired = Reason::TlsExpired.advice();
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, expired)));
+        }
         while self.inbox.is_empty() && !self.read_ended {
             if self.channel()?.is_clogged() {
                 let _ = self.channel()?.poll_flush(cx)?;
             }
-            let event = ready!(self.channel()?.poll_event(cx))?;
-            self.take_in(event)?;
+            let Poll::Ready(event) = self.channel()?.poll_event(cx) else {
+                self.caught_up = true;
+                self.poll_pulse(cx)?;
+                return Poll::Pending;
+            };
+            self.happened.received = true;
+            self.caught_up = false;
+            self.take_in(event?)?;
         }
+        self.poll_pulse(cx)?;
         let length = self.inbox.len().min(into.remaining());
         into.put_slice(&self.inbox[..length]);
         self.inbox.advance(length);
@@ -236,6 +310,17 @@ impl AsyncWrite for TunnelStream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Whoever flushes and does not read is woken by what arrives: from then on it is behind.
+        if self.caught_up
+            && self.inbox.is_empty()
+            && !self.read_ended
+            && let Poll::Ready(event) = self.channel()?.poll_event(cx)
+        {
+            self.happened.received = true;
+            self.caught_up = false;
+            self.take_in(event?)?;
+        }
+        self.poll_pulse(cx)?;
         self.channel()?.poll_flush(cx)
     }
 

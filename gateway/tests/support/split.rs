@@ -25,7 +25,11 @@ pub(crate) struct Split {
 
 impl Split {
     pub(crate) async fn start(weights: [u64; 2], protocol: Protocol) -> Self {
-        let pair = Pair::start().await;
+        Self::on(Pair::start().await, weights, protocol).await
+    }
+
+    /// A split on gateways that run already.
+    pub(crate) async fn on(pair: Pair, weights: [u64; 2], protocol: Protocol) -> Self {
         let local = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let split = Self { pair, local };
         split.set_pod(Some(split.local.local_addr().unwrap()));

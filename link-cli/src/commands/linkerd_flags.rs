@@ -26,7 +26,7 @@ const REFUSED: [(&str, &str); 11] = [
     ("ha", ONE_CONTROLLER),
 ];
 
-/// The flags of [`REFUSED`]. `--gateway` itself, which is Linkerd's default, is taken.
+/// The flags of `REFUSED`. `--gateway` itself, which is Linkerd's default, is taken.
 #[derive(Clone, Debug)]
 pub struct LinkerdFlags;
 

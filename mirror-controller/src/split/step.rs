@@ -182,6 +182,8 @@ fn take_over(
             }
             next
         }
+        // Given back since no gateway is left, which is what there is to tell until one is.
+        (false, false) if memo.unserved.is_some() => Next::new(Stage::NoGateway, steps),
         (false, false) => Next::new(Stage::TakingOver("gateway pods listen for it"), steps),
         (false, true) if !steps.is_empty() => Next::new(Stage::TakingOver("gateway pods are listed"), steps),
         (false, true) => match memo.contest.not_before().filter(|at| *at > now) {
