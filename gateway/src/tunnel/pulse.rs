@@ -2,7 +2,7 @@
 //!
 //! The system ends a connection on which it hears nothing for [`SILENCE`]: idle ones by keep-alive, others when what
 //! was sent is not acknowledged. But a receiver that stops reading closes its window, and to the system a window that
-//! stays closed for so long looks the same. So each side tells when it stops reading (PAUSED), and is then judged by
+//! stays closed for so long looks the same. So each side tells when its reading falls behind (PAUSED), and is then judged by
 //! whether it says so again. Where our own reading lags behind, such a word may wait unread: then what we have sent is
 //! given time as well.
 
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 /// Longest silence of a connection that is alive.
 pub const SILENCE: Duration = Duration::from_secs(4);
-/// Not having read for so long is told, and told again.
+/// Not having read all for so long is told, and told again.
 pub const PAUSE: Duration = Duration::from_secs(1);
 
 /// So much is acknowledged also by an end that reads nothing, as it fits what it receives into.
@@ -80,7 +80,7 @@ impl Pulse {
 
     /// When to ask [`Pulse::on`] again even if nothing happens.
     pub fn wake_at(&self) -> Option<Instant> {
-        let pausing = self.behind.map(|_| self.told_at.unwrap_or(self.read_at).max(self.read_at) + PAUSE);
+        let pausing = self.behind.map(|since| self.told_at.unwrap_or(since) + PAUSE);
         let silent = self.listens().then(|| self.read_at + SILENCE);
         pausing.into_iter().chain(silent).min()
     }
@@ -100,14 +100,15 @@ impl Pulse {
         if happened.received || (happened.caught_up && self.behind.is_some()) {
             // What was read only now may have come long ago: silence counts from here.
             self.read_at = now;
-            advice.resume = self.told_at.take().is_some();
         }
         if happened.caught_up {
             self.behind = None;
+            // Not sooner: a window that was closed opens only when enough was read, and to the other end's system it
+            // has been closed all the while.
+            advice.resume = self.told_at.take().is_some();
         } else {
-            self.behind.get_or_insert(now);
-            let told = self.told_at.unwrap_or(self.read_at).max(self.read_at);
-            if now >= told + PAUSE {
+            let since = *self.behind.get_or_insert(now);
+            if now >= self.told_at.unwrap_or(since) + PAUSE {
                 self.told_at = Some(now);
                 advice.pause = true;
             }
@@ -158,6 +159,18 @@ mod tests {
         assert_eq!(at, now + 3 * PAUSE);
         assert!(pulse.on(READ, at).resume);
         assert_eq!(pulse.wake_at(), None);
+    }
+
+    #[test]
+    fn who_reads_a_little_now_and_then_is_still_behind() {
+        const TRICKLE: Happened = Happened { received: true, caught_up: false, sent: 0 };
+        let (mut pulse, now) = flow();
+        pulse.on(FULL, now);
+        assert!(pulse.on(TRICKLE, now + PAUSE).pause);
+        let advice = pulse.on(TRICKLE, now + PAUSE * 3 / 2);
+        assert!(!advice.resume && !advice.pause);
+        assert!(pulse.on(TRICKLE, now + 2 * PAUSE).pause);
+        assert!(pulse.on(READ, now + 3 * PAUSE).resume);
     }
 
     #[test]
