@@ -1,7 +1,7 @@
 //! A TrafficSplit on the real clusters: stock kube-proxy, real endpoint controllers, a load that must never fail.
 //!
 //! What is shown, in this order: requests are shared out by weight (S1, S4), weights of zero (S2), a dead backend's share
-//! (S3), new weights and header matches (S7), the end of the split (S6); and fail-open, each by doing it: gateways gone,
+//! (S3), new weights and header matches (S7), what cannot be a backend or a split (S5, S8), the end of the split (S6); and fail-open, each by doing it: gateways gone,
 //! controller gone, Helm uninstall while the split holds. A load of new connections runs through all of it.
 
 mod clusters_split {
@@ -54,6 +54,7 @@ async fn a_split_holds_and_no_request_is_lost() -> Result<()> {
     bench.weights().await?;
     bench.dead_backend().await?;
     bench.matches().await?;
+    bench.mistakes().await?;
     bench.end().await?;
     bench.fail_open().await?;
     bench.uninstall().await?;
@@ -217,6 +218,54 @@ impl Bench {
         self.split("v1alpha2", ["80", "20"], "").await?;
         self.shared("80/20 without matches", "", REQUESTS / 5).await?;
         self.nothing_lost("S7 matches").await
+    }
+
+    /// Waits until split `name` has the condition.
+    async fn says(&self, name: &str, condition: &str) -> Result<()> {
+        let (split, condition) = (format!("trafficsplit/{name}"), format!("--for=condition={condition}"));
+        let wait = ["-n", &self.ns, "wait", &split, &condition, "--timeout=90s"];
+        self.east().kubectl(wait).run(SOON * 2).await?.success()?;
+        Ok(())
+    }
+
+    async fn mistakes(&self) -> Result<()> {
+        let service = |name: &str, port: u16| {
+            format!(
+                "apiVersion: v1\nkind: Service\nmetadata: {{ name: {name}, namespace: {} }}\n\
+                 spec: {{ selector: {{ app: my-api }}, ports: [{{ port: {port} }}] }}\n---\n",
+                self.ns
+            )
+        };
+        self.east().apply(&(service("other-port", 9090) + &service("second", 8080))).await?;
+        self.split("v1alpha2", ["80", "20"], "    - { service: other-port, weight: 100 }\n").await?;
+        self.says("my-api-split", "BackendsResolved=False").await?;
+        self.shared("S5 a backend lacks the port", "", REQUESTS / 5).await?;
+        self.split("v1alpha2", ["80", "20"], "").await?;
+        self.says("my-api-split", "BackendsResolved=True").await?;
+        for (name, apex, backend) in
+            [("too", "my-api", "my-api"), ("lost", "nobody", "my-api"), ("of-split", "second", "my-api")]
+        {
+            let wrong = format!(
+                "apiVersion: split.smi-spec.io/v1alpha2\nkind: TrafficSplit\n\
+                 metadata: {{ name: {name}, namespace: {} }}\n\
+                 spec: {{ service: {apex}, backends: [ {{ service: {backend}, weight: 1 }} ] }}\n",
+                self.ns
+            );
+            self.east().apply(&wrong).await?;
+            self.says(name, "Active=False").await?;
+            let events =
+                ["-n", &self.ns, "get", "events.events.k8s.io", "-o", "jsonpath={.items[*].regarding.name}"];
+            eventually(SOON, format!("an Event on split {name}"), async || {
+                let told = self.east().kubectl(events).run(COMMAND).await?.success()?;
+                ensure!(told.split_whitespace().any(|regarding| regarding == name), "{told}");
+                Ok(())
+            })
+            .await;
+            let delete = ["-n", &self.ns, "delete", "trafficsplit", name];
+            self.east().kubectl(delete).run(COMMAND).await?.success()?;
+        }
+        self.shared("S8 after splits that cannot hold", "", REQUESTS / 5).await?;
+        self.nothing_lost("S5 and S8").await
     }
 
     async fn end(&self) -> Result<()> {
