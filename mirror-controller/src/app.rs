@@ -4,7 +4,7 @@ use crate::{
     apply::Apply,
     config::Config,
     credentials::{self, AccessBoard, CredentialsContext},
-    exporter::run::Exporter,
+    exporter::run::{Exporter, Gate},
     gateways::{self, Gateways},
     issuer::{self, Exchange, IssuerContext},
     leader,
@@ -112,7 +112,11 @@ impl App {
         let exporter = Exporter::new(
             shared.client.clone(),
             shared.namespace.clone(),
-            config.export_namespaces.clone(),
+            Gate {
+                selector: config.export_namespaces.clone(),
+                reporter: config.pod_name.clone(),
+                clock: shared.clock.clone(),
+            },
             apply.clone(),
             shared.world.clone(),
             watches.clone(),

@@ -11,6 +11,7 @@ use crate::{
 use k8s_openapi::api::{
     core::v1::{Namespace, Service},
     discovery::v1::{Endpoint, EndpointSlice},
+    events::v1::Event,
 };
 use kube::{
     Api, Client, Resource, ResourceExt,
@@ -102,6 +103,17 @@ impl Apply {
         }
     }
 
+    /// Makes an Event, if there is none of its name.
+    ///
+    /// # Errors
+    /// As [`Apply::write`].
+    pub async fn tell(&self, event: Event) -> Result<(), WriteError> {
+        match self.create(event).await {
+            Ok(_) | Err(WriteError::Exists(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Reads the Service `key` afresh.
     ///
     /// # Errors
@@ -183,6 +195,7 @@ trait Object:
 impl Object for Service {}
 impl Object for EndpointSlice {}
 impl Object for ExportedService {}
+impl Object for Event {}
 
 fn post() -> PostParams {
     PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() }

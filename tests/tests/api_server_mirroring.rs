@@ -12,6 +12,8 @@ mod faults;
 mod pair;
 #[path = "api_server_mirroring/shapes.rs"]
 mod shapes;
+#[path = "api_server_mirroring/withheld.rs"]
+mod withheld;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::{

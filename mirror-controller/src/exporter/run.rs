@@ -2,7 +2,10 @@
 
 use crate::{
     apply::{Apply, WriteError, Written},
-    exporter::table::{ExportTable, NamedSlice},
+    exporter::{
+        table::{ExportTable, NamedSlice},
+        withheld,
+    },
     metrics::Watches,
     observe::watch::{Lost, Scope, Seen, follow},
     snapshot::{
@@ -25,7 +28,7 @@ use linkspan_core::{
         labels::{EXPORTED, MANAGED_BY, SLICE_MANAGED_BY, SLICE_SERVICE_NAME},
         split::shadow_name,
     },
-    process::{backoff::Backoff, readiness::Readiness, shutdown::Shutdown},
+    process::{backoff::Backoff, clock::Clock, readiness::Readiness, shutdown::Shutdown},
 };
 use std::{
     collections::BTreeMap,
@@ -43,13 +46,23 @@ const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longer than anything is waited for.
 const NEVER: Duration = Duration::from_secs(24 * 3600);
 
+/// Which namespaces may export, and who says so to those that may not.
+#[derive(Clone)]
+pub struct Gate {
+    /// A label selector; empty: all may.
+    pub selector: String,
+    /// Name of this replica.
+    pub reporter: String,
+    /// The time of day.
+    pub clock: Clock,
+}
+
 /// The exporter.
 #[derive(Clone)]
 pub struct Exporter {
     client: Client,
     namespace: String,
-    /// Which namespaces may export (a label selector); empty: all.
-    gate: String,
+    gate: Gate,
     apply: Apply,
     world: Arc<World>,
     watches: Arc<Watches>,
@@ -71,16 +84,16 @@ enum Slice {
 }
 
 impl Exporter {
-    /// Publishes in `namespace` through `apply` what is exported in namespaces that `gate` selects (empty: in all).
+    /// Publishes in `namespace` through `apply` what is exported in namespaces that `gate` selects.
     pub fn new(
         client: Client,
         namespace: String,
-        gate: String,
+        gate: Gate,
         apply: Apply,
         world: Arc<World>,
         watches: Arc<Watches>,
     ) -> Self {
-        let table = ExportTable::new(namespace.clone(), !gate.is_empty());
+        let table = ExportTable::new(namespace.clone(), !gate.selector.is_empty());
         let table = Arc::new(Mutex::new(table));
         let services_listed = watch::Sender::new(false);
         Self { client, namespace, gate, apply, world, watches, table, news: Arc::default(), services_listed }
@@ -103,11 +116,11 @@ impl Exporter {
 
     /// Watches which namespaces may export, for ever; the API server itself applies the selector.
     pub async fn gate(self) {
-        if self.gate.is_empty() {
+        if self.gate.selector.is_empty() {
             return std::future::pending().await;
         }
         let api = Api::<PartialObjectMeta<Namespace>>::all(self.client.clone());
-        let scope = Scope::labels(self.gate.clone()).counted(&self.watches, "export-namespaces");
+        let scope = Scope::labels(self.gate.selector.clone()).counted(&self.watches, "export-namespaces");
         follow(
             api,
             scope,
@@ -228,7 +241,9 @@ impl Exporter {
             self.change(ExportTable::mark_all);
             while *leader.borrow() && !shutdown.has_started() {
                 self.list_new_slices().await;
-                for (name, written) in self.write_changes().await {
+                let mut written = self.write_changes().await;
+                written.extend(self.tell_withheld().await.into_iter().map(|name| (name, false)));
+                for (name, written) in written {
                     if written {
                         failing.remove(&name);
                     } else {
@@ -319,5 +334,28 @@ impl Exporter {
             }
         }
         true
+    }
+
+    /// Tells of some Services that their namespace may not export: publishing does not wait for long behind many. The
+    /// names of those for which that failed.
+    async fn tell_withheld(&self) -> Vec<String> {
+        let (withheld, more) = self.change_quietly(|t| (t.take_withheld(AT_ONCE), t.has_withheld()));
+        if more {
+            self.news.notify_one();
+        }
+        let Gate { selector, reporter, clock } = &self.gate;
+        let told = stream::iter(withheld).map(|(service, uid)| async move {
+            let event = withheld::event(&service, &uid, selector, reporter, clock.now());
+            match self.apply.tell(event).await.err()? {
+                WriteError::NotLeader => {}
+                error @ WriteError::Forbidden(..) => {
+                    tracing::warn!(%service, %error, "an Event is refused and dropped");
+                    return None;
+                }
+                error => tracing::warn!(%service, %error, "an Event cannot be written; trying again"),
+            }
+            Some(self.change_quietly(|t| t.withheld_not_told(&service)))
+        });
+        told.buffer_unordered(AT_ONCE).filter_map(std::future::ready).collect().await
     }
 }

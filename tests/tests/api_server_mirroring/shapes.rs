@@ -1,6 +1,9 @@
 //! Kinds of Services and namespaces, and which of them become mirrors.
 
-use crate::pair::{A_WHILE, Pair, SHOP, SOON, api, linked_with, merge};
+use crate::{
+    pair::{A_WHILE, Pair, SHOP, SOON, api, linked_with, merge},
+    withheld,
+};
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::{
     core::v1::{Namespace, Service},
@@ -15,7 +18,7 @@ use linkspan_tests::{Need, eventually, have, http, installation::slice, wait::th
 use serde_json::{Value, json};
 use std::net::Ipv4Addr;
 
-fn service(namespace: &str, name: &str, ports: &Value) -> Value {
+pub(crate) fn service(namespace: &str, name: &str, ports: &Value) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Service",
         "metadata": {"namespace": namespace, "name": name, "labels": {labels::EXPORTED: "true", "team": "blue"}},
@@ -42,14 +45,14 @@ fn members(name: &str, hosts: &[(&str, bool)]) -> Value {
 
 /// Proves: UDP and SCTP ports left out and told; names that are too long refused; labels excluded; a missing namespace
 /// told and made up for, one made by the selector, one deleted and made again; the gate on exporting namespaces; what
-/// is told is told by status and by one Event.
+/// is told is told by status and by one Event, and what the gate withholds by one about the Service itself.
 #[tokio::test]
 async fn each_kind_of_service_and_namespace_is_mirrored_or_told() {
     if !have(&[Need::ApiServer, Need::Tool("kube-controller-manager")]) {
         return;
     }
     let values = ["createNamespaces=kubernetes.io/metadata.name=made", "exportNamespaces=exports!=never"];
-    let pair = linked_with(&values).await.unwrap();
+    let mut pair = linked_with(&values).await.unwrap();
     let namespaces: Api<Namespace> = Api::all(pair.in_east.clone());
     let namespace = |name: &str, labels: Value| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}});
     let spaces = ["absent", "made"].map(|name| namespace(name, json!({})));
@@ -122,6 +125,7 @@ async fn each_kind_of_service_and_namespace_is_mirrored_or_told() {
     let exports: Api<ExportedService> = api(&pair.in_west, labels::NAMESPACE);
     let hidden = api::<Service>(&pair.in_east, "private");
     assert!(exports.get_opt("private.hidden").await.unwrap().is_none());
+    withheld::is_told_once(&mut pair).await.unwrap();
     let gate = Api::<Namespace>::all(pair.in_west.clone());
     merge(&gate, "private", &json!({"metadata": {"labels": {"exports": null}}})).await;
     eventually(SOON, "the mirror of what may now be exported", async || {
