@@ -48,7 +48,7 @@ pub struct Config {
     /// Give all Services of TrafficSplits back to Kubernetes, and end: before an installation is removed.
     #[arg(long)]
     pub undo_splits: bool,
-    /// Level, or filter such as `info,linkspan_mirror_controller=debug`.
+    /// Level of what is logged (of libraries info at most), or a filter such as `info,kube_client=debug`.
     #[arg(long, default_value = "info")]
     pub log_level: String,
     /// `plain` or `json`.

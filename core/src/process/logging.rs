@@ -1,7 +1,10 @@
-//! Logs on standard error: one line per event, as text or JSON; no place in the code may flood them.
+//! Logs on standard error: one line per event, as text or JSON; no place in the code may flood them, and libraries
+//! tell no details unless a filter asks them.
 
+mod levels;
 mod limit;
 
+use levels::filter;
 use std::{
     fmt,
     str::FromStr,
@@ -61,7 +64,7 @@ impl LogLevel {
         self.0.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Logs by `level` from now on: a level or a filter in `tracing`'s form.
+    /// Logs by `level` from now on, as in [`init`].
     ///
     /// # Errors
     /// When `level` cannot be read, in one sentence; then nothing changes.
@@ -72,19 +75,13 @@ impl LogLevel {
     }
 }
 
-/// Starts logging to standard error. `level` is a level or a filter in `tracing`'s form
-/// (`info,linkspan_gateway=debug`).
+/// Starts logging to standard error. `level` is a level for what is ours (libraries tell at most what they hold for
+/// information), or a filter in `tracing`'s form, taken as it is (`info,linkspan_gateway=debug`).
 ///
 /// # Errors
 /// When `level` cannot be read, in one sentence.
 pub fn init(level: &str, format: LogFormat) -> Result<LogLevel, String> {
     Ok(start(level, filter(level)?, format, std::io::stderr))
-}
-
-fn filter(level: &str) -> Result<EnvFilter, String> {
-    EnvFilter::try_new(level).map_err(|e| {
-        format!("log level {level:?} cannot be read ({e}): use error, warn, info, debug or trace")
-    })
 }
 
 fn start<W>(level: &str, filter: EnvFilter, format: LogFormat, writer: W) -> LogLevel

@@ -123,7 +123,7 @@ async fn a_denied_serial_and_a_deleted_account_end_live_streams_and_let_nobody_i
     let (mut east, mut west) = (east.unwrap(), west.unwrap());
     for (side, place) in [(&mut east, &east_gateway), (&mut west, &west_gateway)] {
         side.start_controller().await.unwrap();
-        side.start_gateway_with(place, "trace").await.unwrap();
+        side.start_gateway_with(place, "trace,kube_client=trace").await.unwrap();
     }
     west.link_into(&east).await.unwrap();
     let _ticker = Program::new(PEER).args(["tick", "0.0.0.0:80"]).within(&pod).start("pod").unwrap();

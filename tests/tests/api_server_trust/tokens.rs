@@ -31,8 +31,8 @@ async fn tokens_and_certificates_are_renewed_and_what_does_not_work_is_told_with
         return;
     }
     let (mut east, mut west) = tokio::join!(cluster("east"), cluster("west"));
-    west.start_controller_with(&["--log-level", "trace"]).await.unwrap();
-    east.start_controller_with(&["--log-level", "trace"]).await.unwrap();
+    west.start_controller_with(&["--log-level", "trace,kube_client=trace"]).await.unwrap();
+    east.start_controller_with(&["--log-level", "trace,kube_client=trace"]).await.unwrap();
     let (in_east, in_west) = (east.server.admin().await.unwrap(), west.server.admin().await.unwrap());
     let mut secrets = Vec::new();
 
