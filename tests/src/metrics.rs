@@ -1,7 +1,7 @@
 //! Metrics as programs describe them and as the documentation lists them.
 //!
-//! Name, type and meaning of each row are what a running program says; for the controller, `BLESS=1` writes them anew.
-//! The labels are written by hand, and held to what is scraped on the clusters.
+//! Name, type and meaning of each row are what a program says, and the labels where it has a sample: `BLESS=1` writes them
+//! anew. Other labels are written by hand, and held to what is scraped on the clusters.
 
 use crate::tools;
 use anyhow::{Context, Result, ensure};
@@ -46,9 +46,23 @@ pub fn described(page: &str) -> Vec<Metric> {
             name: name.to_owned(),
             kind: of("TYPE", name),
             help: of("HELP", name),
-            labels: None,
+            labels: labels(page, name),
         })
         .collect()
+}
+
+/// The labels of metric `name`, if the page has a sample of it. What its type adds to name and labels does not count.
+fn labels(page: &str, name: &str) -> Option<Vec<String>> {
+    let samples = page.lines().filter_map(|line| line.strip_prefix(name));
+    let ours = |rest: &&str| {
+        let rest = ["_total", "_bucket"].iter().find_map(|s| rest.strip_prefix(s)).unwrap_or(rest);
+        rest.starts_with(['{', ' '])
+    };
+    let sample = samples.filter(ours).next()?;
+    let pairs =
+        sample.split_once('{').and_then(|(_, rest)| rest.rsplit_once('}')).map_or("", |(pairs, _)| pairs);
+    let keys = pairs.split("\",").filter_map(|pair| pair.split_once("=\"")).map(|(key, _)| key);
+    Some(keys.filter(|key| *key != "le").map(str::to_owned).collect())
 }
 
 /// The metrics of the document's tables.
@@ -71,8 +85,8 @@ pub fn documented(document: &str) -> Vec<Metric> {
     document.lines().filter_map(row).collect()
 }
 
-/// Holds section `title` of the document to `metrics`; with `BLESS=1` it is made anew, with the labels of the rows that
-/// were there.
+/// Holds section `title` of the document to `metrics`; with `BLESS=1` it is made anew, where labels are not known with those
+/// of the rows that were there.
 ///
 /// # Errors
 /// When they differ, or when labels are not written down.
@@ -115,7 +129,8 @@ fn with_section(text: &str, title: &str, metrics: &[Metric]) -> Result<String> {
     let old = documented(old);
     let mut rows = String::from("\n| metric | type | labels | what it is |\n|---|---|---|---|\n");
     for metric in metrics {
-        let labels = old.iter().find(|m| m.name == metric.name).and_then(|m| m.labels.clone());
+        let known = old.iter().find(|m| m.name == metric.name).and_then(|m| m.labels.clone());
+        let labels = metric.labels.clone().or(known);
         let labels = labels.map_or("?".to_owned(), |labels| match labels[..] {
             [] => "none".to_owned(),
             _ => labels.join(", "),
@@ -130,10 +145,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn labels_are_those_of_a_sample() {
+        let page = "a_total 3\nb 1\ntook_bucket{link=\"x,y\",result=\"ok\",le=\"0.1\"} 1\n";
+        assert_eq!(labels(page, "a"), Some(vec![]));
+        assert_eq!(labels(page, "took"), Some(vec!["link".to_owned(), "result".to_owned()]));
+        assert_eq!(labels(page, "c"), None, "no sample");
+    }
+
+    #[test]
     fn a_page_and_a_table_say_the_same() {
         let page = "# HELP flows Flows begun.\n# TYPE flows counter\nflows_total{link=\"a\"} 3\n# EOF\n";
         let mut metrics = described(page);
         assert_eq!((metrics[0].series().as_str(), metrics[0].help.as_str()), ("flows_total", "Flows begun"));
+        assert_eq!(metrics[0].labels.as_deref(), Some(&["link".to_owned()][..]));
         let table =
             "| metric | type | labels | what it is |\n| `flows` | counter | link, reason | Flows begun |\n";
         metrics[0].labels = Some(vec!["link".to_owned(), "reason".to_owned()]);

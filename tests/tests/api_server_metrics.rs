@@ -1,8 +1,11 @@
-//! The table of the controller's metrics in the chart's documentation is what the program says of itself, and the
-//! alerts pass their own tests. (Gateways describe only what has happened: their table is held to the clusters.)
+//! The tables of metrics in the chart's documentation are what the programs say of themselves, and the alerts pass their
+//! own tests.
 
 use anyhow::{Context, ensure};
+use linkspan_core::api::reason::Reason;
+use linkspan_gateway::record::{Direction, FlowLabels, Metrics, Record};
 use linkspan_tests::{Installation, Need, Program, eventually, have, http, metrics, tools};
+use prometheus_client::{encoding::text::encode, registry::Registry};
 use std::{net::Ipv4Addr, time::Duration};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -25,6 +28,41 @@ async fn the_documented_metrics_are_those_of_the_controller() {
         Ok(page)
     });
     metrics::hold_to("mirror controller", &metrics::described(&page.await)).unwrap();
+}
+
+/// A gateway describes only what has happened: so everything happens once.
+#[tokio::test]
+async fn the_documented_metrics_are_those_of_the_gateway() {
+    let (counted, mut registry, mut page) = (Metrics::new(), Registry::default(), String::new());
+    counted.register(&mut registry);
+    let took = Duration::from_millis(1);
+    for outcome in [Ok(took), Err(Reason::Timeout)] {
+        counted.dialed("west", outcome);
+        counted.probed("west", outcome);
+        counted.shook_hands(outcome);
+    }
+    counted.connections("west", 1);
+    counted.alive("west", true);
+    counted.inbound_connections("east", 1);
+    counted.beyond("flows");
+    counted.ejected(1);
+    let labels = FlowLabels::new(Direction::outbound, "west", &"web.shop:80".parse().unwrap());
+    counted.denied(&labels, Reason::Timeout, "a pod", "no answer");
+    Record::open(&counted, labels, "a pod".to_owned()).retried();
+    encode(&mut page, &registry).unwrap();
+    let described = metrics::described(&page);
+
+    let source = include_str!("../../gateway/src/record/metrics.rs");
+    let registered = source.split("registry.register").skip(1).filter(|text| !text.starts_with("_collector"));
+    for name in registered.map(|text| text.split('"').nth(1).unwrap()) {
+        let is_described = described
+            .iter()
+            .any(|m| m.name.strip_prefix(name).is_some_and(|unit| ["", "_seconds"].contains(&unit)));
+        assert!(is_described, "{name} is registered: let it happen here");
+    }
+    let without: Vec<_> = described.iter().filter(|metric| metric.labels.is_none()).collect();
+    assert!(without.is_empty(), "these have no sample: {without:?}");
+    metrics::hold_to("gateway", &described).unwrap();
 }
 
 #[tokio::test]
