@@ -61,6 +61,15 @@ spec:
               labelSelector:
                 matchLabels:
                   app.kubernetes.io/component: {{ .component }}
+      topologySpreadConstraints:
+      - maxSkew: 1
+        topologyKey: kubernetes.io/hostname
+        whenUnsatisfiable: ScheduleAnyway
+        labelSelector:
+          matchLabels:
+            app.kubernetes.io/component: {{ .component }}
+        matchLabelKeys:
+        - pod-template-hash
       {{- end }}
       containers:
       - name: {{ .component }}

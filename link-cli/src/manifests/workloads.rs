@@ -126,6 +126,7 @@ fn deployment(namespace: &str, values: &Values, workload: &Workload<'_>) -> Obje
     });
     if values.ha {
         pod["affinity"] = anti_affinity(workload.component);
+        pod["topologySpreadConstraints"] = spread(workload.component);
     }
     let mut pod_metadata = metadata("", "", &labels);
     if let Some(fields) = pod_metadata.as_object_mut() {
@@ -187,6 +188,18 @@ fn args(values: &Values, workload: &Workload<'_>) -> Vec<String> {
 }
 
 /// Pods of one part keep away from each other, by node first, then by zone, as far as there is room.
+/// Pods of one version apart from each other. Anti-affinity also counts those of the version before, and those that are
+/// leaving: after an upgrade all could be on one node.
+fn spread(component: &str) -> Value {
+    json!([{
+        "maxSkew": 1,
+        "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": {COMPONENT: component}},
+        "matchLabelKeys": ["pod-template-hash"],
+    }])
+}
+
 fn anti_affinity(component: &str) -> Value {
     let term = |weight: u32, topology: &str| {
         json!({
