@@ -16,7 +16,7 @@ use kube::Client;
 use linkspan_core::api::crds;
 use serde_json::json;
 use std::{
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     time::Duration,
 };
@@ -142,6 +142,12 @@ impl ApiServer {
         format!("https://{}", self.faults.bytes().address())
     }
 
+    /// Where kube-apiserver itself listens, past all faults. It speaks HTTP/2 there; on the way past the faults clients
+    /// find HTTP/1.1 only.
+    pub fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
     /// The CA of its certificate (PEM).
     pub fn ca(&self) -> String {
         self.authority.pem()
@@ -167,7 +173,7 @@ impl ApiServer {
         }
         let started = parts::start_server(&self.name, &self.files, self.etcd_port, &self.authority).await?;
         (self.port, self.server) = started;
-        self.faults.lead_to((Ipv4Addr::LOCALHOST, self.port).into());
+        self.faults.lead_to(self.address());
         self.faults.bytes().accept().await
     }
 

@@ -1,22 +1,15 @@
 //! Connections to Kubernetes API servers: this cluster's, and linked ones' by the kubeconfig in a Secret.
 //!
-//! Host names are looked up by [`Names`], never by libc: our executables are static.
+//! Host names are never looked up by libc: our executables are static.
 
-use crate::process::resolver::Names;
-use hyper_util::{
-    client::legacy::{
-        Client as HyperClient,
-        connect::{HttpConnector, dns::Name},
-    },
-    rt::TokioExecutor,
-};
+mod stack;
+
 use kube::{
     Client, Config,
-    client::{Body, ClientBuilder, ConfigExt},
     config::{KubeConfigOptions, Kubeconfig},
 };
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
-use tower::{BoxError, ServiceBuilder, service_fn};
+use stack::Requests;
+use std::{path::PathBuf, time::Duration};
 
 /// Longest time a connection to an API server may take to come about.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -137,45 +130,28 @@ fn apply(mut config: Config, options: &ConnectOptions) -> Config {
 /// When TLS settings or credentials in it cannot be used.
 pub fn client(config: Config) -> Result<Client, ConnectError> {
     let server = config.cluster_url.to_string();
-    let wrong = |e: &dyn std::error::Error| ConnectError::Client(server.clone(), with_causes(e));
-    let named = config
-        .cluster_url
-        .host()
-        .is_some_and(|host| host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_err());
-    if !named || config.proxy_url.is_some() {
-        return Client::try_from(config).map_err(|e| wrong(&e));
+    if !is_named(&config) || config.proxy_url.is_some() {
+        return Client::try_from(config).map_err(|e| ConnectError::Client(server, with_causes(&e)));
     }
-    let names = Names::system().map_err(|e| ConnectError::Client(server.clone(), e))?;
-    client_by_name(config, names).map_err(|e| wrong(&e))
+    stack::client(config, Requests::Apart)
 }
 
-/// The stack that kube builds by default, on a connector that looks names up by `names`.
-fn client_by_name(config: Config, names: Names) -> kube::Result<Client> {
-    let resolver = service_fn(move |name: Name| {
-        let names = names.clone();
-        async move {
-            let answer = names.lookup(name.as_str()).await.map_err(std::io::Error::other)?;
-            Ok::<_, std::io::Error>(answer.addresses.into_iter().map(|ip| SocketAddr::new(ip, 0)))
-        }
-    });
-    // kube's default client does this itself; ours must as well.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let mut http = HttpConnector::new_with_resolver(resolver);
-    http.enforce_http(false);
-    let mut connector =
-        hyper_timeout::TimeoutConnector::new(config.rustls_https_connector_with_connector(http)?);
-    connector.set_connect_timeout(config.connect_timeout);
-    connector.set_read_timeout(config.read_timeout);
-    connector.set_write_timeout(config.write_timeout);
-    connector.set_reset_reader_on_write(config.reset_reader_on_write);
-    let transport = HyperClient::builder(TokioExecutor::new()).build::<_, Body>(connector);
-    let service = ServiceBuilder::new()
-        .layer(config.base_uri_layer())
-        .layer(config.extra_headers_layer()?)
-        .option_layer(config.auth_layer()?)
-        .map_err(BoxError::from)
-        .service(transport);
-    Ok(ClientBuilder::new(service, config.default_namespace).build())
+/// A client for `config` whose requests all share one connection where the API server speaks HTTP/2: for clusters that
+/// there are many of, each watched by several requests. A connection that died unseen ends within [`stack::NOTICE`].
+///
+/// # Errors
+/// As [`client`].
+pub fn sharing_client(config: Config) -> Result<Client, ConnectError> {
+    if config.proxy_url.is_some() {
+        return client(config);
+    }
+    stack::client(config, Requests::Together)
+}
+
+/// Whether the API server is known by a name, not by an address.
+fn is_named(config: &Config) -> bool {
+    let host = config.cluster_url.host();
+    host.is_some_and(|host| host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_err())
 }
 
 /// An error with its causes, outermost first, as one line; of a text that goes on below, its first line.

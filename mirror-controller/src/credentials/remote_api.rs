@@ -58,7 +58,7 @@ pub async fn connect(credentials: &Credentials, namespace: &str) -> Result<(Clie
     let config = kube_client::config_of_secret(&credentials.text)
         .await
         .map_err(|e| AccessError::Unusable(e.to_string()))?;
-    let client = kube_client::client(config).map_err(|e| AccessError::Unusable(e.to_string()))?;
+    let client = kube_client::sharing_client(config).map_err(|e| AccessError::Unusable(e.to_string()))?;
     probe(&client, namespace).await?;
     let account = match &credentials.token.account {
         Some(account) => account.clone(),

@@ -25,11 +25,7 @@ use linkspan_core::api::{
 };
 use linkspan_tests::{relay::Relay, wait::until};
 use serde_json::json;
-use std::{
-    collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddr},
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
 use tokio::time::Instant;
 
 /// Exported Services per Link.
@@ -73,6 +69,7 @@ pub(crate) async fn measure(links: usize, report: &mut Report) -> Result<()> {
     tokio::time::sleep(Duration::from_secs(15)).await;
     let what = format!("RSS with {links} Links of {SERVICES} Services");
     report.add(Bar::at_most(&what, "MiB", 150.0, rss(pid)?));
+    report.note("file descriptors then", "", std::fs::read_dir(format!("/proc/{pid}/fd"))?.count() as f64);
 
     // One stalls; all others are asked for something new.
     let stalled = relays.first().context("there is no Link")?;
@@ -125,7 +122,8 @@ async fn prepare(bed: &Bed, links: usize) -> Result<Vec<Relay>> {
     bed.east.server.apply(&may_read.to_string()).await?;
     let kubeconfig = bed.west.server.kubeconfig_of(labels::NAMESPACE, labels::REMOTE_ACCESS_ACCOUNT).await?;
     let url = bed.west.server.url();
-    let target: SocketAddr = url.trim_start_matches("https://").parse()?;
+    // A real API server speaks HTTP/2, the harness' proxy does not.
+    let target = bed.west.server.address();
     let mut relays = Vec::new();
     for n in 0..links {
         let relay = Relay::start((Ipv4Addr::LOCALHOST, 0).into(), target)?;
