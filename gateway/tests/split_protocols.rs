@@ -24,9 +24,10 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use linkspan_core::api::split::Protocol;
+use linkspan_tests::{Need, have, tools::tool};
 use pair::Pair;
 use split_pair::{APEX, Split};
-use std::{convert::Infallible, io::Write, net::SocketAddr, path::PathBuf, process::Stdio, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, process::Stdio, time::Duration};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     net::TcpListener,
@@ -37,25 +38,10 @@ use tokio::{
 /// Time one client may take.
 const CLIENT: Duration = Duration::from_secs(240);
 
-/// The executable `name` of the test bed or of `PATH`; `None` where it is in neither, which is told.
-fn tool(test: &str, name: &str) -> Option<PathBuf> {
-    let bed = std::env::var_os("LINKSPAN_TOOLS").map(PathBuf::from).or_else(|| {
-        let cache = std::env::var_os("LINKSPAN_CACHE").map(PathBuf::from);
-        let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache/linkspan"));
-        cache.or_else(home).map(|cache| cache.join("bin"))
-    });
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found =
-        bed.into_iter().chain(std::env::split_paths(&path)).map(|d| d.join(name)).find(|f| f.is_file());
-    if found.is_none() {
-        writeln!(std::io::stderr(), "SKIPPED: {test}: there is no {name}: run `make tools`").ok();
-    }
-    found
-}
-
 /// What a client printed, and whether it ended well.
-async fn run(program: &PathBuf, args: &[&str]) -> (bool, String) {
-    let run = Command::new(program).args(args).stdin(Stdio::null()).kill_on_drop(true).output();
+async fn run(program: &str, args: &[&str]) -> (bool, String) {
+    let run =
+        Command::new(tool(program).unwrap()).args(args).stdin(Stdio::null()).kill_on_drop(true).output();
     let output = timeout(CLIENT, run).await.expect("the client took too long").unwrap();
     let text = [output.stdout, output.stderr].concat();
     (output.status.success(), String::from_utf8_lossy(&text).into_owned())
@@ -106,14 +92,16 @@ const H2SPEC_LEFT: &[&str] = &["Sends invalid connection preface"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn h2spec_passes() {
-    let Some(h2spec) = tool("h2spec_passes", "h2spec") else { return };
+    if !have(&[Need::Tool("h2spec")]) {
+        return;
+    }
     let pair = http().await;
     let at = apex(&pair).await;
     let (ip, port) = (at.ip().to_string(), at.port().to_string());
     // Some cases look at one frame only, and an answer may be under way already: what fails does so each time.
     let (mut unknown, mut told, mut runs) = (Vec::new(), String::new(), 0);
     while runs == 0 || (!unknown.is_empty() && runs < 3) {
-        (_, told) = run(&h2spec, &["-h", &ip, "-p", &port, "-o", "5"]).await;
+        (_, told) = run("h2spec", &["-h", &ip, "-p", &port, "-o", "5"]).await;
         let failures = told.split("Failures:").nth(1).unwrap_or_default();
         let failed = failures.lines().map(str::trim).filter(|line| line.starts_with('×')).map(str::to_owned);
         let failed = failed.filter(|f| !H2SPEC_LEFT.iter().any(|known| f.contains(known)));
@@ -129,32 +117,33 @@ async fn h2spec_passes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn h2load_and_curl_get_every_answer() {
-    let Some(h2load) = tool("h2load_and_curl_get_every_answer", "h2load") else { return };
-    let Some(curl) = tool("h2load_and_curl_get_every_answer", "curl") else { return };
+    if !have(&["h2load", "curl"].map(Need::Tool)) {
+        return;
+    }
     let pair = http().await;
     let url = format!("http://{}/", apex(&pair).await);
     for more in [&["-m", "20"][..], &["--h1"]] {
         let args = [&["-n", "2000", "-c", "4"][..], more, &[&url]].concat();
-        let (well, told) = run(&h2load, &args).await;
+        let (well, told) = run("h2load", &args).await;
         let wanted = "2000 total, 2000 started, 2000 done, 2000 succeeded, 0 failed, 0 errored, 0 timeout";
         assert!(well && told.contains(wanted), "{told}");
     }
     let all = format!("{url}?[1-100]");
-    let (well, told) = run(&curl, &["-sS", "-m", "30", "--http1.1", &all]).await;
+    let (well, told) = run("curl", &["-sS", "-m", "30", "--http1.1", &all]).await;
     let by = |name: &str| told.lines().filter(|line| *line == name).count();
     assert!(well && by("west") + by("here") == 100 && by("west").abs_diff(20) <= 2, "{told}");
     // curl 7.88 cannot use a connection twice with prior knowledge, whoever serves it.
     for _ in 0..10 {
-        let (well, told) = run(&curl, &["-sS", "-m", "30", "--http2-prior-knowledge", &url]).await;
+        let (well, told) = run("curl", &["-sS", "-m", "30", "--http2-prior-knowledge", &url]).await;
         assert!(well && (told == "west\n" || told == "here\n"), "{told}");
     }
 }
 
 /// A gRPC server in place of a backend's listener; lives as long as the returned child.
-async fn grpc(program: &PathBuf, place: TcpListener, name: &str) -> Child {
+async fn grpc(place: TcpListener, name: &str) -> Child {
     let address = place.local_addr().unwrap().to_string();
     drop(place);
-    let mut child = Command::new(program)
+    let mut child = Command::new(tool("grpc-server").unwrap())
         .args([&address, name])
         .stdout(Stdio::piped())
         .kill_on_drop(true)
@@ -169,10 +158,11 @@ async fn grpc(program: &PathBuf, place: TcpListener, name: &str) -> Child {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn grpcurl_calls_streams_and_sees_errors_of_both_backends() {
-    let name = "grpcurl_calls_streams_and_sees_errors_of_both_backends";
-    let (Some(grpcurl), Some(server)) = (tool(name, "grpcurl"), tool(name, "grpc-server")) else { return };
+    if !have(&["grpcurl", "grpc-server"].map(Need::Tool)) {
+        return;
+    }
     let (pair, local, west) = Split::start([1, 1], Protocol::Detect).await.take();
-    let _servers = [grpc(&server, local, "here").await, grpc(&server, west, "west").await];
+    let _servers = [grpc(local, "here").await, grpc(west, "west").await];
     let at = apex(&pair).await.to_string();
     let proto = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/health.proto");
     let import = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support");
@@ -180,7 +170,7 @@ async fn grpcurl_calls_streams_and_sees_errors_of_both_backends() {
         let body = format!(r#"{{"service":"{service}"}}"#);
         let method = format!("grpc.health.v1.Health/{method}");
         let schema = ["-plaintext", "-import-path", import, "-proto", proto, "-d", &body];
-        run(&grpcurl, &[&schema[..], more, &[&at, &method]].concat()).await
+        run("grpcurl", &[&schema[..], more, &[&at, &method]].concat()).await
     };
     // Each backend knows its own name only, and the other's is NOT_FOUND, in a trailer.
     let (mut found, mut missing) = (0, 0);
@@ -195,6 +185,6 @@ async fn grpcurl_calls_streams_and_sees_errors_of_both_backends() {
     let (well, told) = call("", "Watch", &["-max-time", "2"]).await;
     assert!(!well && told.contains("SERVING") && told.contains("DeadlineExceeded"), "{told}");
     // Reflection is a stream in both directions.
-    let (well, told) = run(&grpcurl, &["-plaintext", "-max-time", "20", &at, "list"]).await;
+    let (well, told) = run("grpcurl", &["-plaintext", "-max-time", "20", &at, "list"]).await;
     assert!(well && told.contains("grpc.health.v1.Health"), "{told}");
 }
