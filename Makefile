@@ -63,6 +63,10 @@ bench-quick: bench-programs ## our ratios to the floor against tests/bench/basel
 	@$(BED)/program.sh $(BENCH_PROFILE) linkspan-bench run --out $(BENCH_OUT) --chains floor,linkspan --rounds 5 \
 		--only bulk,keep-alive,new-connection,flow-memory --baseline tests/bench/baseline.json $(BENCH_ARGS)
 
+.PHONY: bench-micro
+bench-micro: ## what single decisions cost
+	cargo bench -p linkspan-bench --features micro
+
 .PHONY: demo
 demo: clusters images ## two linked clusters, and a page in one whose backend is in the other
 	@tests/demo/demo.sh

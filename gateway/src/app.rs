@@ -166,11 +166,13 @@ impl App {
             closing: is_closing.clone(),
             stop: is_stopped.clone(),
         };
+        let (doubts, counting) = ingress::doubts::doubts(&self.tables, is_stopped.clone());
+        tasks.spawn(counting);
         let called = ingress::serve::Context {
             namespace: self.settings.namespace.clone(),
             pod_name: self.settings.pod_name.clone(),
             services: self.tables.services.clone(),
-            exports: self.tables.exports.subscribe(),
+            doubts,
             accounts: self.tables.accounts.clone(),
             credentials: self.tables.credentials.subscribe(),
             gate: Gate::new(self.settings.limits, metrics.clone()),

@@ -96,7 +96,14 @@ pub async fn splice(
         if !flow.has_told_local() && local_broken.as_mut().poll(cx).is_ready() {
             return Poll::Ready(End::Local(io::ErrorKind::ConnectionReset.into()));
         }
-        channel_broken.as_mut().poll(cx).map(|()| End::Channel(io::ErrorKind::ConnectionReset.into()))
+        if channel_broken.as_mut().poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        // What the other gateway said before, such as that it ends the connection in order, may have come just now.
+        match flow.poll(channel, cx) {
+            Poll::Ready(end) => Poll::Ready(end),
+            Poll::Pending => Poll::Ready(End::Channel(io::ErrorKind::ConnectionReset.into())),
+        }
     })
     .await;
     channel.set_strict(channel.tells_pauses());

@@ -12,6 +12,8 @@
 //! RESET                          <->           the flow ends now; the called side still answers DONE
 //! ```
 //!
+//! A caller that waits for nothing says in OPEN that OPENED may wait for what is sent next.
+//!
 //! After DONE the caller sends nothing more of that flow, and the called side skips what is still under way up to
 //! the next OPEN. Each flow has a generation, counted up by the caller, so that a late frame hits no other flow.
 //! PING may be sent at any time and is answered by PONG with the called gateway's identity. After GOAWAY the caller
@@ -62,6 +64,7 @@ pub const TELLS_PAUSES: u32 = 1;
 
 const TAG_TARGET: u8 = 1;
 const TAG_BAGGAGE: u8 = 2;
+const TAG_OPENED_MAY_WAIT: u8 = 3;
 
 /// What a caller asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +77,9 @@ pub struct Open {
     pub target: Target,
     /// Who calls, in the form of W3C baggage; empty when unknown.
     pub baggage: String,
+    /// Whether OPENED may be sent with the first thing that follows it, and not before: who waits for nothing is spared a
+    /// packet.
+    pub opened_may_wait: bool,
 }
 
 /// A frame other than DATA.
@@ -243,6 +249,9 @@ impl Frame {
                 out.put_u8(open.hops);
                 put_field(out, TAG_TARGET, &open.target.to_string());
                 put_field(out, TAG_BAGGAGE, &open.baggage);
+                if open.opened_may_wait {
+                    put_field(out, TAG_OPENED_MAY_WAIT, "");
+                }
                 OPEN
             }
             Frame::Opened { generation } => {
@@ -330,7 +339,7 @@ fn put_field(out: &mut BytesMut, tag: u8, value: &str) {
 
 fn read_open(mut body: &[u8]) -> Option<Open> {
     let (generation, hops) = (body.try_get_u32().ok()?, body.try_get_u8().ok()?);
-    let (mut target, mut baggage) = (None, String::new());
+    let (mut target, mut baggage, mut opened_may_wait) = (None, String::new(), false);
     while body.has_remaining() {
         let (tag, length) = (body.try_get_u8().ok()?, usize::from(body.try_get_u16().ok()?));
         let value;
@@ -338,10 +347,11 @@ fn read_open(mut body: &[u8]) -> Option<Open> {
         match tag {
             TAG_TARGET => target = Some(std::str::from_utf8(value).ok()?.parse().ok()?),
             TAG_BAGGAGE => baggage = std::str::from_utf8(value).ok()?.to_owned(),
+            TAG_OPENED_MAY_WAIT => opened_may_wait = true,
             _ => {}
         }
     }
-    Some(Open { generation, hops, target: target?, baggage })
+    Some(Open { generation, hops, target: target?, baggage, opened_may_wait })
 }
 
 /// Finds frames in a stream of bytes that arrives in pieces.

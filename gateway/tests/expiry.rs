@@ -9,11 +9,8 @@ mod support;
 mod tcp;
 
 use linkspan_core::{api::reason::Reason, process::clock::Clock};
-use linkspan_gateway::{
-    ingress::limits::Limits,
-    mtls::credentials::{Credentials, Texts},
-};
-use pair::{Gateway, PORT, Pair, texts};
+use linkspan_gateway::mtls::credentials::{Credentials, Texts};
+use pair::{Gateway, PORT, Pair, Wishes, texts};
 use std::sync::Arc;
 use support::certs::FOREVER;
 use tcp::{pass_byte, soon, until_reset};
@@ -35,7 +32,7 @@ async fn start(whose: Whose) -> (Pair, i64) {
         Whose::Caller => (last, FOREVER),
         Whose::Called => (FOREVER, last),
     };
-    (Pair::start_until(Limits::default(), client, server).await, last)
+    (Pair::start_as(Wishes { client, server, ..Wishes::default() }).await, last)
 }
 
 async fn ends_live_flows(whose: Whose) {

@@ -20,7 +20,7 @@ use linkspan_gateway::{
     tunnel::{channel::Channel, dial::dial, peer_state::PeerState},
     wire::{Event, Frame, Open},
 };
-use pair::{DEADLINE, PORT, Pair, WEST};
+use pair::{DEADLINE, PORT, Pair, WEST, Wishes};
 use process::{Process, own_host};
 use std::{
     net::SocketAddr,
@@ -180,7 +180,7 @@ async fn names_with_tricks_reach_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_and_broken_handshakes_are_cut_and_disturb_nobody() {
     let limits = Limits { max_handshakes_per_address: 8, ..Limits::default() };
-    let pair = Pair::start_within(limits).await;
+    let pair = Pair::start_as(Wishes { limits, ..Wishes::default() }).await;
     let (attacker, began) = ("127.66.0.1", Instant::now());
     // A record that announces more than ever comes, half a ClientHello, and silence.
     let hello: &[u8] = &[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3];
@@ -229,7 +229,7 @@ async fn slow_and_broken_handshakes_are_cut_and_disturb_nobody() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_from_one_address_is_turned_away_and_flows_go_on() {
     let limits = Limits { handshake_rate_per_address: 50, ..Limits::default() };
-    let pair = Pair::start_within(limits).await;
+    let pair = Pair::start_as(Wishes { limits, ..Wishes::default() }).await;
     let (mut client, mut server) = soon(pair.flow()).await;
     let tunnel = pair.west.tunnel;
     let flood = tokio::spawn(async move {
@@ -258,7 +258,8 @@ async fn a_flood_from_one_address_is_turned_away_and_flows_go_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_has_so_many_flows_and_no_more() {
-    let pair = Pair::start_within(Limits { max_flows_per_peer: 2, ..Limits::default() }).await;
+    let limits = Limits { max_flows_per_peer: 2, ..Limits::default() };
+    let pair = Pair::start_as(Wishes { limits, ..Wishes::default() }).await;
     let (first, mut second) = (soon(pair.flow()).await, soon(pair.flow()).await);
     let began = Instant::now();
     let mut third = pair.east.connect(PORT).await;
@@ -282,7 +283,8 @@ async fn a_peer_has_so_many_flows_and_no_more() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_flow_is_ended_and_a_busy_one_is_not() {
     let idle_timeout = Duration::from_secs(2);
-    let pair = Pair::start_within(Limits { idle_timeout, ..Limits::default() }).await;
+    let limits = Limits { idle_timeout, ..Limits::default() };
+    let pair = Pair::start_as(Wishes { limits, ..Wishes::default() }).await;
     let (mut idle, mut busy) = (soon(pair.flow()).await, soon(pair.flow()).await);
     passes(&mut idle.0, &mut idle.1).await;
     let began = Instant::now();
@@ -461,6 +463,7 @@ async fn memory_stays_bounded_whatever_callers_send() {
         hops: 1,
         target: "api.default:8080".parse().unwrap(),
         baggage: "x".repeat(16_000),
+        opened_may_wait: false,
     });
     let (mut floods, time) = (JoinSet::new(), Duration::from_secs(2));
     for i in 0..40 {

@@ -20,7 +20,7 @@ use linkspan_gateway::{
     tunnel::{dial::dial, peer_state::PeerState},
     wire::{Event, Frame, Open, data_header},
 };
-use pair::{DEADLINE, Gateway, HIDDEN_PORT, PORT, Pair, WEST, texts};
+use pair::{DEADLINE, Gateway, HIDDEN_PORT, PORT, Pair, WEST, Wishes, texts};
 use std::{sync::Arc, time::Duration};
 use support::certs::Authority;
 use tcp::{admin, metric, read_end, read_exact, soon, until_reset};
@@ -339,7 +339,8 @@ async fn by_hand(pair: &Pair) -> linkspan_gateway::tunnel::channel::Channel {
 }
 
 fn open(generation: u32, hops: u8, target: &str) -> Frame {
-    Frame::Open(Open { generation, hops, target: target.parse().unwrap(), baggage: String::new() })
+    let (target, baggage) = (target.parse().unwrap(), String::new());
+    Frame::Open(Open { generation, hops, target, baggage, opened_may_wait: false })
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -461,4 +462,22 @@ async fn a_gateway_that_leaves_says_so_and_lets_flows_finish() {
     assert_eq!(read_end(&mut client).await, b"bye");
     soon(pair.west.task).await.unwrap().unwrap();
     pair.east.until(|health| health.alive == Some(false)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flow_that_is_cut_because_its_gateway_leaves_gives_back_no_connection() {
+    let pair = Pair::start_as(Wishes { flows: Duration::from_millis(200), ..Wishes::default() }).await;
+    let mut channel = by_hand(&pair).await;
+    channel.queue(&open(1, 1, "api.default:8080")).unwrap();
+    channel.flush().await.unwrap();
+    let (_server, _) = soon(pair.backend.accept()).await.unwrap();
+    pair.west.stop.start();
+    let (mut said, done) = (Vec::new(), Frame::Done { generation: 1 });
+    while said.last() != Some(&done) {
+        if let Event::Frame(frame) = soon(channel.event()).await.unwrap() {
+            said.push(frame);
+        }
+    }
+    let cut = Frame::Reset { generation: 1, reason: Reason::Draining };
+    assert!(said.ends_with(&[Frame::GoAway, cut, done]), "{said:?}");
 }

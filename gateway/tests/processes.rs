@@ -7,31 +7,25 @@
 
 #[path = "support/process.rs"]
 mod process;
+#[path = "support/site.rs"]
+mod site;
 #[path = "support/mod.rs"]
 mod support;
 
-use process::{Process, exchange, own_host, until};
+use process::{Process, exchange, until};
+use site::{SERVER, Site, called, calling};
 use std::{
-    io::{Read, Write},
-    net::TcpListener,
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
     process::Command,
+    time::Duration,
 };
-use support::{certs::Authority, files::Files};
+use support::files::Files;
 
 #[test]
 fn a_flow_crosses_two_processes_and_a_signal_ends_them_in_order() {
-    let (east_ca, west_ca) = (Authority::new("east"), Authority::new("west"));
-    let (east_files, west_files) = (Files::new("east"), Files::new("west"));
-    for (files, own) in [(&east_files, &east_ca), (&west_files, &west_ca)] {
-        let server = own.gateway("linkspan");
-        files.write("server.crt", &server.cert_pem);
-        files.write("server.key", &server.key_pem);
-        files.write("own-ca.crt", &own.pem());
-    }
-    let client = west_ca.client("linkspan", "east", "uid-1");
-    east_files.write("client.crt", &client.cert_pem);
-    east_files.write("client.key", &client.key_pem);
-    east_files.write("west-ca.crt", &west_ca.pem());
+    let (east, west) = (Site::new("east"), Site::new("west"));
+    east.write_client(&west.ca);
     let backend = TcpListener::bind("127.0.0.1:0").unwrap();
     let backend_address = backend.local_addr().unwrap();
     std::thread::spawn(move || {
@@ -42,26 +36,8 @@ fn a_flow_crosses_two_processes_and_a_signal_ends_them_in_order() {
             tcp.write_all(format!("west heard {text}").as_bytes()).unwrap();
         }
     });
-    let (east_host, west_host) = (own_host(), own_host());
-    let server = "server: { certificate: server.crt, key: server.key, bundle: own-ca.crt }";
-    let mut west = Process::start(
-        &west_files,
-        &west_host,
-        &format!(
-            "{server}\naccounts: [{{ name: east, uid: uid-1 }}]\n\
-             services: [{{ name: api.default, ports: [{{ port: 8080, endpoints: [\"{backend_address}\"] }}] }}]\n"
-        ),
-    );
-    let mut east = Process::start(
-        &east_files,
-        &east_host,
-        &format!(
-            "{server}\npeers:\n- name: west\n  addresses: [\"{west_host}:4143\"]\n  \
-             identity: spiffe://west.linkspan/ns/linkspan/sa/linkspan-gateway\n  \
-             certificate: client.crt\n  key: client.key\n  bundle: west-ca.crt\n\
-             listeners: [{{ port: 10007, peer: west, target: \"api.default:8080\" }}]\n"
-        ),
-    );
+    let mut west = Process::start(&west.files, &west.host, &called(backend_address));
+    let mut east = Process::start(&east.files, &east.host, &calling(&west.host));
     let answer = until(|| exchange(east.at(10_007)));
     assert_eq!(answer, "west heard ping");
     for process in [&mut east, &mut west] {
@@ -80,4 +56,72 @@ fn a_bad_file_is_refused_with_its_line() {
         Command::new(env!("CARGO_BIN_EXE_linkspan-gateway")).arg("--config").arg(path).output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && text.contains("gateway.yaml") && text.contains("line"), "{text}");
+}
+
+/// A backend that answers each request with `name`.
+fn http_backend(name: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for tcp in listener.incoming() {
+            let mut tcp = tcp.unwrap();
+            std::thread::spawn(move || {
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len());
+                for line in BufReader::new(tcp.try_clone().unwrap()).lines() {
+                    if line.is_ok_and(|line| line.is_empty()) && tcp.write_all(head.as_bytes()).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+/// The body of one answer.
+fn ask(to: &mut BufReader<TcpStream>) -> Result<String, String> {
+    let told = |e: std::io::Error| e.to_string();
+    to.get_mut().write_all(b"GET / HTTP/1.1\r\nHost: web\r\n\r\n").map_err(told)?;
+    let (mut line, mut length, mut status) = (String::new(), 0, String::new());
+    while line != "\r\n" {
+        line.clear();
+        to.read_line(&mut line).map_err(told)?;
+        if status.is_empty() {
+            status.clone_from(&line);
+        }
+        if let Some(text) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            length = text.trim().parse().map_err(|e| format!("{line:?}: {e}"))?;
+        }
+        if line.is_empty() {
+            return Err("an answer was cut off".to_owned());
+        }
+    }
+    let mut body = vec![0; length];
+    to.read_exact(&mut body).map_err(told)?;
+    if status.contains(" 200 ") { Ok(String::from_utf8_lossy(&body).into_owned()) } else { Err(status) }
+}
+
+#[test]
+fn a_split_in_a_file_shares_out_the_requests_of_one_connection() {
+    let (east, west) = (Site::new("east"), Site::new("west"));
+    east.write_client(&west.ca);
+    let service = |name: &str, backend: SocketAddr| {
+        format!("- {{ name: {name}.default, ports: [{{ port: 80, endpoints: [\"{backend}\"] }}] }}\n")
+    };
+    let services = [service("web", http_backend("web")), service("canary", http_backend("canary"))].concat();
+    let accounts = "accounts: [{ name: east, uid: uid-1 }]\nservices:\n";
+    let _called = Process::start(&west.files, &west.host, &format!("{SERVER}{accounts}{services}"));
+    let split = "splits:\n- name: web.default\n  port: 10008\n  protocol: http\n  backends:\n  \
+                 - { name: web-west, peer: west, target: \"web.default:80\", weight: 3 }\n  \
+                 - { name: canary-west, peer: west, target: \"canary.default:80\", weight: 1 }\n";
+    let calling = Process::start(&east.files, &east.host, &format!("{}{split}", calling(&west.host)));
+    let mut client = until(|| {
+        let tcp = TcpStream::connect(calling.at(10_008)).map_err(|e| e.to_string())?;
+        tcp.set_read_timeout(Some(Duration::from_secs(5))).map_err(|e| e.to_string())?;
+        let mut client = BufReader::new(tcp);
+        ask(&mut client).map(|_| client)
+    });
+    let answers: Vec<String> = (0..8).map(|_| ask(&mut client).unwrap()).collect();
+    let canary = answers.iter().filter(|answer| *answer == "canary").count();
+    assert_eq!((canary, answers.len() - canary), (2, 6), "{answers:?}");
 }

@@ -7,10 +7,13 @@
 
 #[path = "support/process.rs"]
 mod process;
+#[path = "support/site.rs"]
+mod site;
 #[path = "support/mod.rs"]
 mod support;
 
-use process::{Process, exchange, own_host, until};
+use process::{Process, exchange, until};
+use site::{SERVER, Site, called, calling};
 use std::{
     fs,
     io::{ErrorKind, Read, Write},
@@ -20,7 +23,7 @@ use std::{
     process::Stdio,
     time::{Duration, Instant},
 };
-use support::{certs::Authority, files::Files};
+use support::certs::Authority;
 
 /// A backend that answers whatever it hears, each connection at once and when it ends.
 fn backend() -> SocketAddr {
@@ -39,60 +42,6 @@ fn backend() -> SocketAddr {
         }
     });
     address
-}
-
-/// The folder of a gateway, and what is written there.
-struct Site {
-    files: Files,
-    ca: Authority,
-    host: String,
-}
-
-const SERVER: &str = "server: { certificate: server.crt, key: server.key, bundle: own-ca.crt }\n";
-
-impl Site {
-    fn new(name: &str) -> Self {
-        let site = Self { files: Files::new(name), ca: Authority::new(name), host: own_host() };
-        site.write_server(&site.ca);
-        site
-    }
-
-    fn write_server(&self, ca: &Authority) {
-        let server = ca.gateway("linkspan");
-        self.files.write("server.crt", &server.cert_pem);
-        self.files.write("server.key", &server.key_pem);
-        self.files.write("own-ca.crt", &ca.pem());
-    }
-
-    /// What this site needs to call the gateway of `west`.
-    fn write_client(&self, west: &Authority) {
-        let client = west.client("linkspan", "east", "uid-1");
-        self.files.write("client.crt", &client.cert_pem);
-        self.files.write("client.key", &client.key_pem);
-        self.files.write("west-ca.crt", &west.pem());
-    }
-
-    /// Renames a new configuration into place.
-    fn replace(&self, config: &str) {
-        let new = self.files.write("gateway.yaml.new", config);
-        fs::rename(&new, new.with_extension("")).unwrap();
-    }
-}
-
-fn calling(west: &str) -> String {
-    format!(
-        "{SERVER}peers:\n- name: west\n  addresses: [\"{west}:4143\"]\n  \
-         identity: spiffe://west.linkspan/ns/linkspan/sa/linkspan-gateway\n  \
-         certificate: client.crt\n  key: client.key\n  bundle: west-ca.crt\n\
-         listeners: [{{ port: 10007, peer: west, target: \"api.default:8080\" }}]\n"
-    )
-}
-
-fn called(backend: SocketAddr) -> String {
-    format!(
-        "{SERVER}accounts: [{{ name: east, uid: uid-1 }}]\n\
-         services: [{{ name: api.default, ports: [{{ port: 8080, endpoints: [\"{backend}\"] }}] }}]\n"
-    )
 }
 
 /// A client with a flow on which something has come back.

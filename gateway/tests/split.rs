@@ -23,11 +23,9 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use linkspan_core::{api::split::Protocol, process::clock::Clock};
-use linkspan_gateway::ingress::limits::Limits;
-use pair::{DEADLINE, Pair};
+use pair::{DEADLINE, Pair, Wishes};
 use split_pair::{APEX, Split};
 use std::{convert::Infallible, io::ErrorKind, net::SocketAddr, time::Duration};
-use support::certs::FOREVER;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -397,7 +395,7 @@ async fn streams_of_http_2_are_shared_out_one_by_one() {
 async fn a_flow_of_a_split_ends_with_the_called_gateways_certificate() {
     for protocol in [Protocol::Opaque, Protocol::Http] {
         let last = Clock::system().now().as_second() + 6;
-        let pair = Pair::start_until(Limits::default(), FOREVER, last).await;
+        let pair = Pair::start_as(Wishes { server: last, ..Wishes::default() }).await;
         let (pair, _here, west) = Split::on(pair, [0, 1], protocol).await.take();
         let mut client = pair.east.connect(APEX).await;
         client.write_all(b"POST / HTTP/1.1\r\nhost: api\r\ncontent-length: 0\r\n\r\n").await.unwrap();

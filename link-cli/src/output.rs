@@ -16,6 +16,22 @@ pub enum Format {
     Json,
 }
 
+/// In which form rows are printed, where it is no table for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Form {
+    /// A JSON array.
+    Json,
+    /// More columns.
+    Wide,
+}
+
+/// The same where a table has no more columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum JsonForm {
+    /// JSON.
+    Json,
+}
+
 /// One value as a YAML document without the leading `---`.
 pub fn yaml(value: &Value) -> String {
     serde_norway::to_string(value).expect("a JSON value is always a YAML value")

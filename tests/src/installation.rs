@@ -43,6 +43,26 @@ impl Installation {
         Self::with_values(name, address, gateway, &[]).await
     }
 
+    /// Two of them, `east` and `west`, each with a controller and a gateway that run in its places, in this order.
+    ///
+    /// # Errors
+    /// As [`Installation::new`], or when something has not been built.
+    pub async fn running_pair(
+        address: IpAddr,
+        east: [&Namespace; 2],
+        west: [&Namespace; 2],
+    ) -> Result<[Self; 2]> {
+        let start = async |name: &str, [controller, gateway]: [&Namespace; 2]| {
+            let mut one = Self::new(name, address, gateway.address()).await?;
+            one.start_controller_in(controller).await?;
+            one.start_gateway(gateway).await?;
+            one.make_gateway_pod(0, gateway).await?;
+            anyhow::Ok(one)
+        };
+        let (east, west) = tokio::join!(start("east", east), start("west", west));
+        Ok([east?, west?])
+    }
+
     /// [`Installation::new`] with `values` (`name=value`) set. The controller is started with the flags that its
     /// Deployment has.
     ///

@@ -21,12 +21,29 @@ made_from=$(KEY_EXTRA=$image key "$config" "$BED/load-balancer.yaml")
 sound() {
   [[ -f $state.made-from && $(<"$state.made-from") == "$made_from" ]] || return 1
   [[ $(nodes) == "$(nodes --all)" && -n $(nodes) ]] || return 1
+  # After a start of the machine its API server still comes up.
+  for _ in {1..15}; do
+    LIMIT=5 kubectl get --raw /readyz >/dev/null 2>&1 && break
+    sleep 2
+  done
   kubectl wait node --all --for=condition=Ready --timeout=25s
+}
+
+# runc freezes a container's control group for a moment when it starts; a node killed just then leaves it frozen, and with
+# version 1 of control groups what is frozen cannot end, nor can its node.
+thaw() {
+  local node file
+  for node in $(docker ps --all --no-trunc --quiet --filter "label=io.x-k8s.kind.cluster=$name"); do
+    for file in $(find "/sys/fs/cgroup/freezer/docker/$node" -name freezer.state 2>/dev/null); do
+      grep -q THAWED "$file" || echo THAWED >"$file"
+    done
+  done
 }
 
 if ! sound; then
   rm -f "$state.made-from"
-  "$LINKSPAN_TOOLS/kind" delete cluster --name "$name" --kubeconfig "$state.scratch"
+  delete=("$LINKSPAN_TOOLS/kind" delete cluster --name "$name" --kubeconfig "$state.scratch")
+  "${delete[@]}" || { thaw && "${delete[@]}"; }
   timeout 300 "$LINKSPAN_TOOLS/kind" create cluster --config "$config" --image "$image" --kubeconfig "$state.scratch" --wait 120s
   sed "s/kind-$name/cluster-$name/g" "$state.scratch" >"$state.kubeconfig.new"
   mv "$state.kubeconfig.new" "$state.kubeconfig"

@@ -204,18 +204,8 @@ async fn one_command_links_both_ways_and_pretenders_are_told_apart() -> Result<(
     let [east_controller, east_gateway, west_controller, west_gateway] =
         std::array::from_fn(|_| network.namespace().expect("a namespace on the network"));
     let host = network.host_address().into();
-    let (east, west) = tokio::join!(
-        Installation::new("east", host, east_gateway.address()),
-        Installation::new("west", host, west_gateway.address())
-    );
-    let (mut east, mut west) = (east?, west?);
-    for (side, controller, gateway) in
-        [(&mut east, &east_controller, &east_gateway), (&mut west, &west_controller, &west_gateway)]
-    {
-        side.start_controller_in(controller).await?;
-        side.start_gateway(gateway).await?;
-        side.make_gateway_pod(0, gateway).await?;
-    }
+    let sides = [[&east_controller, &east_gateway], [&west_controller, &west_gateway]];
+    let [east, west] = Installation::running_pair(host, sides[0], sides[1]).await?;
     let kubeconfig = both_contexts(&east, &west)?;
     let mut pair = Pair { east, west, kubeconfig };
     pair.link().await?;

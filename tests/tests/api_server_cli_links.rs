@@ -48,18 +48,8 @@ async fn what_links_do_is_told_and_where_they_break() -> Result<()> {
     let [east_controller, east_gateway, west_controller, west_gateway, second_gateway] =
         std::array::from_fn(|_| network.namespace().expect("a namespace on the network"));
     let host = network.host_address().into();
-    let (east, west) = tokio::join!(
-        Installation::new("east", host, east_gateway.address()),
-        Installation::new("west", host, west_gateway.address())
-    );
-    let (mut east, mut west) = (east?, west?);
-    for (side, controller, gateway) in
-        [(&mut east, &east_controller, &east_gateway), (&mut west, &west_controller, &west_gateway)]
-    {
-        side.start_controller_in(controller).await?;
-        side.start_gateway(gateway).await?;
-        side.make_gateway_pod(0, gateway).await?;
-    }
+    let sides = [[&east_controller, &east_gateway], [&west_controller, &west_gateway]];
+    let [mut east, mut west] = Installation::running_pair(host, sides[0], sides[1]).await?;
     well(&west, "check --wait 90s").await?;
     link_with_warning_on_a_terminal(&west).await?;
     west.link_into(&east).await?;

@@ -265,14 +265,21 @@ impl Bench {
         let (east, west) = (self.clusters.east.clone(), self.clusters.west.clone());
         tokio::try_join!(scale(&east, CONTROLLER, 0), scale(&west, CONTROLLER, 0))?;
         let since = now();
-        let victim = gateways(&east).await?.into_iter().next().context("no gateway")?;
-        let killed = events::signal(&victim, "KILL").await?;
+        let victim = gateways(&east).await?.into_iter().find(|pod| pod.restarts == 0);
+        let killed =
+            events::signal(&victim.context("no gateway whose container is its first")?, "KILL").await?;
         let seen = self.seen(since).await?;
         let last = seen.failures().last().map_or(0, |f| f.ended() - killed);
         let missed = [seen.last_failure(killed, 5000), seen.enough(RATE)].concat();
         let text = format!("{}, the last {last} ms after", seen.text());
         self.judge("controllers scaled to 0, a gateway container of east killed", text, missed);
 
+        eventually(SOON, "both gateways of east to be ready", async || {
+            let ready = events::ready(&east).await?;
+            ensure!(ready.len() == 2, "{ready:?}");
+            Ok(())
+        })
+        .await;
         let since = now();
         let before: Vec<String> = gateways(&east).await?.into_iter().map(|p| p.name).collect();
         let delete = ["-n", "linkspan", "delete", "pod", &before[0], "--wait=false"];

@@ -12,6 +12,7 @@ pub mod identity;
 pub mod labels;
 pub mod link;
 pub mod names;
+pub mod pod;
 pub mod reason;
 pub mod route_group;
 pub mod selector;

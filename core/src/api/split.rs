@@ -52,7 +52,7 @@ pub struct SplitPort {
 }
 
 /// What is spoken at a port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// HTTP/1.1, or HTTP/2 with prior knowledge: shared out by request.
@@ -60,6 +60,7 @@ pub enum Protocol {
     /// Anything: shared out by connection.
     Opaque,
     /// The gateway finds out.
+    #[default]
     Detect,
 }
 

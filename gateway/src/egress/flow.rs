@@ -115,7 +115,7 @@ async fn try_carry(
         });
         let generation = leased.channel.next_generation();
         let (target, baggage) = (route.target.clone(), record.caller().to_owned());
-        let open = Frame::Open(Open { generation, hops: 1, target, baggage });
+        let open = Frame::Open(Open { generation, hops: 1, target, baggage, opened_may_wait: true });
         leased.channel.queue(&open).map_err(|e| internal(&e))?;
         drop(open);
         leased.channel.queue_encoded(&first.frame);

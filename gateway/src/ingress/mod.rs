@@ -7,6 +7,7 @@ pub mod authorize;
 pub mod caller;
 pub mod choose;
 pub mod connect;
+pub mod doubts;
 pub mod ejection;
 pub mod forget;
 pub mod gate;

@@ -40,8 +40,8 @@ pub struct Context {
     pub pod_name: String,
     /// Exports and endpoints.
     pub services: Arc<Shared<ServiceTable>>,
-    /// Counts changes of the exports alone, so that live flows are asked about no more often than needed.
-    pub exports: watch::Receiver<u64>,
+    /// Counts on whenever live flows must be asked about again.
+    pub doubts: watch::Receiver<u64>,
     /// Accounts of linked clusters.
     pub accounts: Arc<Shared<AccountTable>>,
     /// Ourselves, and whom we deny.
@@ -80,18 +80,17 @@ impl Context {
 
     /// Completes with the reason when `open` is no longer allowed, or when all flows must end.
     async fn denied(&self, peer: &Peer, caller: &Caller, open: &Open) -> Reason {
-        let (mut exports, mut accounts) = (self.exports.clone(), self.accounts.subscribe());
-        let mut credentials = self.credentials.clone();
+        let mut doubts = self.doubts.clone();
         loop {
+            if self.stop.has_started() {
+                return Reason::Draining;
+            }
             if let Err(reason) = self.may_open(peer, caller, open) {
                 return reason;
             }
             // A sender that is gone means that the process is ending.
-            tokio::select! {
-                changed = exports.changed() => if changed.is_err() { return Reason::Draining },
-                changed = accounts.changed() => if changed.is_err() { return Reason::Draining },
-                changed = credentials.changed() => if changed.is_err() { return Reason::Draining },
-                () = self.stop.started() => return Reason::Draining,
+            if doubts.changed().await.is_err() {
+                return Reason::Draining;
             }
         }
     }
@@ -243,7 +242,9 @@ async fn flow(one: &mut Admitted, open: &mut Open, ends: Instant, context: &Cont
             return refuse(channel, open.generation, reason).await;
         }
     };
-    if channel.queue(&Frame::Opened { generation: open.generation }).is_err() {
+    let opened = Frame::Opened { generation: open.generation };
+    let queued = if open.opened_may_wait { channel.queue_with_next(&opened) } else { channel.queue(&opened) };
+    if queued.is_err() {
         return false;
     }
     let local = Arc::new(local);
@@ -260,6 +261,12 @@ async fn flow(one: &mut Admitted, open: &mut Open, ends: Instant, context: &Cont
     }
     drop(local);
     end.tell(&mut record);
+    let is_last = context.leaving.has_started() || matches!(end, End::Cut(Reason::TlsExpired));
+    // Told before the flow's end: a caller that gets its connection back must not use it for another flow. One that
+    // cannot be told loses the connection.
+    if is_last && !matches!(end, End::Finished) && channel.queue(&Frame::GoAway).is_err() {
+        return false;
+    }
     settle(channel, open.generation, Role::Called, &end).await
 }
 

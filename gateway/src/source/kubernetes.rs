@@ -6,7 +6,7 @@ use crate::{
 };
 use futures::StreamExt;
 use k8s_openapi::api::{
-    core::v1::{ConfigMap, Namespace, Pod, Secret, Service, ServiceAccount},
+    core::v1::{ConfigMap, Namespace, Secret, Service, ServiceAccount},
     discovery::v1::EndpointSlice,
 };
 use kube::{
@@ -22,6 +22,7 @@ use linkspan_core::{
         credentials::{GATEWAY_TLS_SECRET, GATEWAY_TRUST_CONFIG_MAP},
         labels::{EXPORTED, LINK_ACCOUNT, MANAGED_BY, SLICE_MANAGED_BY, SPLIT},
         link::Link,
+        pod::Pod,
         slice::SliceError,
     },
     process::readiness::{Handle, Readiness},

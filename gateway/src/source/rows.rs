@@ -6,13 +6,14 @@ use crate::{
     tunnel::link_table::LinkRow,
 };
 use k8s_openapi::api::{
-    core::v1::{Pod, Service},
+    core::v1::Service,
     discovery::v1::{Endpoint as KubeEndpoint, EndpointPort, EndpointSlice},
 };
 use kube::ResourceExt;
 use linkspan_core::api::{
     labels::{EXPORT_PORTS, EXPORTED, GATEWAY, MIRRORED_SERVICE, SLICE_SERVICE_NAME},
     link::Link,
+    pod::Pod,
     slice::{SliceError, SliceRoute},
     split::{SplitRoute, served_by},
 };
@@ -103,13 +104,12 @@ pub fn our_slice(slice: &EndpointSlice) -> Result<port_table::SliceRow, SliceErr
 
 /// A pod that has addresses of its own and has not ended.
 pub fn pod(pod: &Pod) -> Option<PodRow> {
-    let (spec, status) = (pod.spec.as_ref()?, pod.status.as_ref()?);
-    let alive = matches!(status.phase.as_deref(), Some("Pending" | "Running"));
-    if !alive || spec.host_network == Some(true) {
+    let alive = matches!(pod.status.phase.as_str(), "Pending" | "Running");
+    if !alive || pod.spec.host_network {
         return None;
     }
-    let ips: Vec<_> = status.pod_ips.iter().flatten().filter_map(|ip| ip.ip.parse().ok()).collect();
-    let service_account = spec.service_account_name.clone().unwrap_or_default();
+    let ips: Vec<_> = pod.status.pod_ips.iter().filter_map(|ip| ip.ip.parse().ok()).collect();
+    let service_account = pod.spec.service_account_name.clone();
     (!ips.is_empty()).then_some(PodRow { service_account, ips })
 }
 

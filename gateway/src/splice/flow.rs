@@ -5,8 +5,8 @@ use crate::{
     splice::{End, Role},
     tunnel::{
         channel::{self, Channel},
+        heartbeat::Heartbeat,
         pieces::Pieces,
-        pulse::{Happened, Pulse},
         socket::read_some,
         tls::{RECORD, RECORD_PLAIN, SEAL_MAX, SEALED_ROOM},
     },
@@ -18,13 +18,9 @@ use std::{
     cell::RefCell,
     io::{self, IoSlice},
     net::Shutdown,
-    pin::Pin,
     task::{Context, Poll, ready},
 };
-use tokio::{
-    net::TcpStream,
-    time::{Instant, Sleep, sleep_until},
-};
+use tokio::net::TcpStream;
 
 /// Most bytes of a flow that are held in one direction, whatever its ends do.
 const MOST: usize = 256 * 1024;
@@ -50,11 +46,7 @@ thread_local! {
 
 /// One flow while it is carried.
 pub(super) struct Flow<'a> {
-    pulse: Pulse,
-    /// Since the pulse was last asked.
-    happened: Happened,
-    /// Wakes for the pulse; most flows never need it.
-    timer: Option<Pin<Box<Sleep>>>,
+    heartbeat: Heartbeat,
     local: &'a TcpStream,
     generation: u32,
     role: Role,
@@ -69,8 +61,6 @@ pub(super) struct Flow<'a> {
     told_local: bool,
     /// The called side is through.
     done: bool,
-    /// Whether all that has arrived was read.
-    caught_up: bool,
     /// Whether anything of this flow has come from the other side.
     answered: bool,
 }
@@ -84,12 +74,8 @@ impl<'a> Flow<'a> {
         traffic: &'a Traffic,
         peer_tells: bool,
     ) -> Self {
-        let mut pulse = Pulse::new(Instant::now());
-        pulse.peer_tells(peer_tells);
         Self {
-            pulse,
-            happened: Happened::default(),
-            timer: None,
+            heartbeat: Heartbeat::new(peer_tells),
             local,
             generation,
             role,
@@ -99,7 +85,6 @@ impl<'a> Flow<'a> {
             channel_ended: false,
             told_local: false,
             done: false,
-            caught_up: true,
             answered: false,
         }
     }
@@ -119,9 +104,9 @@ impl<'a> Flow<'a> {
         if let Poll::Ready(end) = self.poll_carry(channel, cx) {
             return Poll::Ready(end);
         }
-        match self.poll_pulse(channel, cx) {
-            Poll::Ready(Err(end)) => Poll::Ready(end),
-            _ => Poll::Pending,
+        match self.heartbeat.poll(channel, self.generation, cx) {
+            Err(e) => Poll::Ready(End::Channel(e)),
+            Ok(()) => Poll::Pending,
         }
     }
 
@@ -143,57 +128,23 @@ impl<'a> Flow<'a> {
                 return Poll::Ready(End::Finished);
             }
             if !(delivered || up || down) {
-                self.happened.caught_up = self.caught_up;
                 return Poll::Pending;
             }
         }
-        self.happened.caught_up = self.caught_up;
         cx.waker().wake_by_ref();
         Poll::Pending
     }
 
-    /// Asks whether the other end is still there, and tells it when nothing is read here.
-    fn poll_pulse(&mut self, channel: &mut Channel, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
-        loop {
-            let now = Instant::now();
-            let advice = self.pulse.on(std::mem::take(&mut self.happened), now);
-            if advice.gone {
-                return Poll::Ready(Err(End::Channel(io::ErrorKind::TimedOut.into())));
-            }
-            let generation = self.generation;
-            // While the other end takes nothing, one word more would only wait as well.
-            if advice.pause && !channel.is_clogged() {
-                channel.queue(&Frame::Paused { generation }).map_err(End::Channel)?;
-            }
-            if advice.resume {
-                channel.queue(&Frame::Resumed { generation }).map_err(End::Channel)?;
-            }
-            let _ = channel.poll_flush(cx).map_err(End::Channel)?;
-            channel.set_strict(self.pulse.is_strict(now));
-            let Some(at) = self.pulse.wake_at() else {
-                self.timer = None;
-                return Poll::Pending;
-            };
-            let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
-            if timer.deadline() != at {
-                timer.as_mut().reset(at);
-            }
-            ready!(timer.as_mut().poll(cx));
-            self.happened.caught_up = self.caught_up;
-        }
-    }
-
     /// Reads the channel once if there is room, and hands on what came. Ready when something did.
     fn poll_receive(&mut self, channel: &mut Channel, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
-        self.caught_up = false;
         if self.held.len() >= HELD_MAX || self.done {
             // After DONE nothing more of this flow comes.
-            self.caught_up = self.done;
+            self.heartbeat.happened.caught_up = self.done;
             return Poll::Pending;
         }
         let received = channel.poll_pieces(cx, |pieces| self.receive(pieces));
-        (self.caught_up, self.happened.received) =
-            (received.is_pending(), self.happened.received || received.is_ready());
+        self.heartbeat.happened.caught_up = received.is_pending();
+        self.heartbeat.happened.received |= received.is_ready();
         match ready!(received) {
             Ok(received) => Poll::Ready(received),
             Err(e) => Poll::Ready(Err(End::Channel(e))),
@@ -245,9 +196,9 @@ impl<'a> Flow<'a> {
             Frame::Refused { generation, reason } if generation == ours || generation == 0 => {
                 return Err(End::Refused(reason));
             }
-            Frame::Paused { generation } if generation == ours => self.pulse.peer_paused(true),
-            Frame::Resumed { generation } if generation == ours => self.pulse.peer_paused(false),
-            Frame::Hello { features } => self.pulse.peer_tells(features & TELLS_PAUSES != 0),
+            Frame::Paused { generation } if generation == ours => self.heartbeat.pulse.peer_paused(true),
+            Frame::Resumed { generation } if generation == ours => self.heartbeat.pulse.peer_paused(false),
+            Frame::Hello { features } => self.heartbeat.pulse.peer_tells(features & TELLS_PAUSES != 0),
             // Late frames of earlier flows, and what is answered elsewhere.
             _ => {}
         }
@@ -257,7 +208,11 @@ impl<'a> Flow<'a> {
     /// Writes `slices` to the plain side; what it does not take is held.
     fn hand_on(&mut self, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
         while self.held.is_empty() && !slices.is_empty() {
-            match self.local.try_write_vectored(slices) {
+            let written = match &*slices {
+                [one] => self.local.try_write(one),
+                many => self.local.try_write_vectored(many),
+            };
+            match written {
                 Ok(taken) => {
                     self.traffic.add_down(taken);
                     IoSlice::advance_slices(&mut slices, taken);
@@ -331,7 +286,7 @@ impl<'a> Flow<'a> {
                     continue;
                 }
                 self.traffic.add_up(length);
-                self.happened.sent += length;
+                self.heartbeat.happened.sent += length;
                 buffer[..HEADER].copy_from_slice(&data_header(length));
                 let more =
                     if HEADER + length == buffer.len() { (2 * buffer.len()).min(READ_SIZE) } else { 0 };

@@ -64,6 +64,8 @@ pub struct Channel {
     more: bool,
     /// Frames that are not encrypted.
     queued: BytesMut,
+    /// Whether these may wait until something else is sent.
+    may_wait: bool,
     /// Encrypted and not taken by the system.
     unsent: BytesMut,
     /// Nothing more comes.
@@ -100,6 +102,7 @@ impl Channel {
             more: !unread.is_empty(),
             unread,
             queued,
+            may_wait: false,
             unsent: BytesMut::new(),
             ended: false,
             closed: false,
@@ -173,11 +176,22 @@ impl Channel {
     /// # Errors
     /// When the frame is longer than the wire allows.
     pub fn queue(&mut self, frame: &Frame) -> io::Result<()> {
+        self.may_wait = false;
+        Ok(frame.encode(&mut self.queued)?)
+    }
+
+    /// Queues a frame that nobody waits for: it leaves with whatever is sent next, and not before.
+    ///
+    /// # Errors
+    /// When the frame is longer than the wire allows.
+    pub fn queue_with_next(&mut self, frame: &Frame) -> io::Result<()> {
+        self.may_wait |= self.queued.is_empty();
         Ok(frame.encode(&mut self.queued)?)
     }
 
     /// Queues bytes that are frames already.
     pub fn queue_encoded(&mut self, bytes: &[u8]) {
+        self.may_wait &= bytes.is_empty();
         self.queued.extend_from_slice(bytes);
     }
 
@@ -188,6 +202,7 @@ impl Channel {
     /// When the connection is broken.
     pub fn send(&mut self, parts: &[&[u8]]) -> io::Result<()> {
         let queued = std::mem::take(&mut self.queued);
+        self.may_wait = false;
         SENDING.with_borrow_mut(|out| {
             out.clear();
             for part in [&queued[..]].iter().chain(parts) {
@@ -216,7 +231,7 @@ impl Channel {
 
     /// Sends what is queued, until the system has taken all of it.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.queued.is_empty() {
+        if !self.queued.is_empty() && !self.may_wait {
             self.send(&[])?;
         }
         while !self.unsent.is_empty() {

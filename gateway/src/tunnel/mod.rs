@@ -4,6 +4,7 @@ pub mod addresses;
 pub mod channel;
 pub mod dial;
 pub mod handshake;
+pub mod heartbeat;
 pub mod link_table;
 pub mod links;
 pub mod peer_state;

@@ -7,8 +7,8 @@ use crate::{
     splice::{End, Role},
     split::owned::Owned,
     tunnel::{
+        heartbeat::Heartbeat,
         pool::{Leased, Pool},
-        pulse::{Happened, Pulse},
         settle::settle,
     },
     wire::{Event, Frame, HEADER, Open, data_header},
@@ -24,7 +24,7 @@ use std::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Instant, Sleep, sleep_until, timeout},
+    time::{Sleep, sleep_until, timeout},
 };
 
 /// Bytes that go into one frame.
@@ -46,13 +46,7 @@ pub struct TunnelStream {
     done: bool,
     /// When the flow must end.
     ends: Pin<Box<Sleep>>,
-    pulse: Pulse,
-    /// Since the pulse was last asked.
-    happened: Happened,
-    /// Whether all that has arrived was read when somebody last wanted to read.
-    caught_up: bool,
-    /// Wakes for the pulse.
-    timer: Option<Pin<Box<Sleep>>>,
+    heartbeat: Heartbeat,
     tasks: Owned,
 }
 
@@ -91,14 +85,12 @@ impl TunnelStream {
             write_ended: false,
             done: false,
             ends,
-            pulse: Pulse::new(Instant::now()),
-            happened: Happened::default(),
-            caught_up: true,
-            timer: None,
+            heartbeat: Heartbeat::new(false),
             tasks: tasks.clone(),
         };
         let broken = |e: io::Error| (Reason::Internal, format!("the tunnel connection broke: {e}"));
-        let open = Open { generation, hops: 1, target: target.clone(), baggage: baggage.to_owned() };
+        let (target, baggage) = (target.clone(), baggage.to_owned());
+        let open = Open { generation, hops: 1, target, baggage, opened_may_wait: false };
         let channel = stream.channel().map_err(broken)?;
         channel.queue(&Frame::Open(open)).map_err(broken)?;
         channel.flush().await.map_err(broken)?;
@@ -106,7 +98,7 @@ impl TunnelStream {
             match stream.channel().map_err(broken)?.event().await.map_err(broken)? {
                 Event::Frame(Frame::Opened { generation: ours }) if ours == generation => {
                     let tells = stream.channel().map_err(broken)?.tells_pauses();
-                    stream.pulse.peer_tells(tells);
+                    stream.heartbeat.pulse.peer_tells(tells);
                     return Ok(stream);
                 }
                 Event::Frame(Frame::Refused { generation: ours, reason })
@@ -164,9 +156,11 @@ impl TunnelStream {
         let ours = self.generation;
         match event {
             Event::Data(data) if !self.read_ended => self.inbox = data,
-            Event::Frame(Frame::Paused { generation }) if generation == ours => self.pulse.peer_paused(true),
+            Event::Frame(Frame::Paused { generation }) if generation == ours => {
+                self.heartbeat.pulse.peer_paused(true);
+            }
             Event::Frame(Frame::Resumed { generation }) if generation == ours => {
-                self.pulse.peer_paused(false);
+                self.heartbeat.pulse.peer_paused(false);
             }
             Event::Frame(Frame::Fin { generation }) if generation == ours => self.read_ended = true,
             Event::Frame(Frame::Done { generation }) if generation == ours => {
@@ -184,45 +178,14 @@ impl TunnelStream {
         Ok(())
     }
 
-    /// Asks whether the other end is still there, and tells it when nothing is read here. Whoever stops reading is woken
-    /// for that, and flushes then if nothing else.
-    fn poll_pulse(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+    fn poll_heartbeat(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let channel = &mut *self.leased.as_mut().ok_or(io::ErrorKind::NotConnected)?.channel;
         if self.read_ended {
-            // What the other end says is not read any more; the system judges as for any connection.
-            self.timer = None;
-            self.channel()?.set_strict(false);
+            // What the other end says is not read any more.
+            self.heartbeat.rest(channel);
             return Ok(());
         }
-        loop {
-            let now = Instant::now();
-            self.happened.caught_up = self.caught_up;
-            let advice = self.pulse.on(std::mem::take(&mut self.happened), now);
-            if advice.gone {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-            let (generation, strict) = (self.generation, self.pulse.is_strict(now));
-            let channel = self.channel()?;
-            // While the other end takes nothing, one word more would only wait as well.
-            if advice.pause && !channel.is_clogged() {
-                channel.queue(&Frame::Paused { generation })?;
-            }
-            if advice.resume {
-                channel.queue(&Frame::Resumed { generation })?;
-            }
-            let _ = channel.poll_flush(cx)?;
-            channel.set_strict(strict);
-            let Some(at) = self.pulse.wake_at() else {
-                self.timer = None;
-                return Ok(());
-            };
-            let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
-            if timer.deadline() != at {
-                timer.as_mut().reset(at);
-            }
-            if timer.as_mut().poll(cx).is_pending() {
-                return Ok(());
-            }
-        }
+        self.heartbeat.poll(channel, self.generation, cx)
     }
 
     /// Queues one frame of `length` bytes that `fill` writes, unless the channel is clogged.
@@ -245,8 +208,8 @@ impl TunnelStream {
             fill(buffer);
             channel.send(&[&buffer[..]])
         })?;
-        self.happened.sent += length;
-        self.poll_pulse(cx)?;
+        self.heartbeat.happened.sent += length;
+        self.poll_heartbeat(cx)?;
         Poll::Ready(Ok(length))
     }
 }
@@ -266,15 +229,15 @@ impl AsyncRead for TunnelStream {
                 let _ = self.channel()?.poll_flush(cx)?;
             }
             let Poll::Ready(event) = self.channel()?.poll_event(cx) else {
-                self.caught_up = true;
-                self.poll_pulse(cx)?;
+                self.heartbeat.happened.caught_up = true;
+                self.poll_heartbeat(cx)?;
                 return Poll::Pending;
             };
-            self.happened.received = true;
-            self.caught_up = false;
+            self.heartbeat.happened.received = true;
+            self.heartbeat.happened.caught_up = false;
             self.take_in(event?)?;
         }
-        self.poll_pulse(cx)?;
+        self.poll_heartbeat(cx)?;
         let length = self.inbox.len().min(into.remaining());
         into.put_slice(&self.inbox[..length]);
         self.inbox.advance(length);
@@ -311,16 +274,16 @@ impl AsyncWrite for TunnelStream {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // Whoever flushes and does not read is woken by what arrives: from then on it is behind.
-        if self.caught_up
+        if self.heartbeat.happened.caught_up
             && self.inbox.is_empty()
             && !self.read_ended
             && let Poll::Ready(event) = self.channel()?.poll_event(cx)
         {
-            self.happened.received = true;
-            self.caught_up = false;
+            self.heartbeat.happened.received = true;
+            self.heartbeat.happened.caught_up = false;
             self.take_in(event?)?;
         }
-        self.poll_pulse(cx)?;
+        self.poll_heartbeat(cx)?;
         self.channel()?.poll_flush(cx)
     }
 

@@ -17,9 +17,11 @@ fn any_frame() -> impl Strategy<Value = Frame> {
     let target = (proptest::option::of(label), label, label, 1u16..)
         .prop_map(|(host, service, namespace, port)| Target { host, service, namespace, port });
     prop_oneof![
-        (any::<u32>(), any::<u8>(), target, ".{0,200}").prop_map(|(generation, hops, target, baggage)| {
-            Frame::Open(Open { generation, hops, target, baggage })
-        }),
+        (any::<u32>(), any::<u8>(), target, ".{0,200}", any::<bool>()).prop_map(
+            |(generation, hops, target, baggage, opened_may_wait)| {
+                Frame::Open(Open { generation, hops, target, baggage, opened_may_wait })
+            }
+        ),
         any::<u32>().prop_map(|generation| Frame::Opened { generation }),
         (any::<u32>(), reason()).prop_map(|(generation, reason)| Frame::Refused { generation, reason }),
         any::<u32>().prop_map(|generation| Frame::Fin { generation }),
@@ -92,8 +94,8 @@ fn unknown_kinds_are_skipped_below_128_and_refused_above() {
 #[test]
 fn what_a_newer_peer_adds_is_ignored() {
     let mut bytes = BytesMut::new();
-    let open =
-        Open { generation: 7, hops: 1, target: "my-api.default:80".parse().unwrap(), baggage: String::new() };
+    let target = "my-api.default:80".parse().unwrap();
+    let open = Open { generation: 7, hops: 1, target, baggage: String::new(), opened_may_wait: false };
     Frame::Open(open.clone()).encode(&mut bytes).unwrap();
     bytes.extend_from_slice(&[99, 0, 2, 1, 2]);
     let length = bytes.len() - HEADER;
@@ -108,8 +110,8 @@ fn what_a_newer_peer_adds_is_ignored() {
 fn an_oversized_open_is_neither_read_nor_written() {
     let length = MAX_CONTROL + 1;
     assert_eq!(decode_all(&header(OPEN, length)), Err(WireError::TooLong { kind: OPEN, length }));
-    let open =
-        Open { generation: 1, hops: 1, target: "a.b:1".parse().unwrap(), baggage: "x".repeat(MAX_CONTROL) };
+    let (target, baggage) = ("a.b:1".parse().unwrap(), "x".repeat(MAX_CONTROL));
+    let open = Open { generation: 1, hops: 1, target, baggage, opened_may_wait: true };
     let mut out = BytesMut::from(&b"before"[..]);
     assert!(matches!(Frame::Open(open).encode(&mut out), Err(WireError::TooLong { .. })));
     assert_eq!(&out[..], b"before");

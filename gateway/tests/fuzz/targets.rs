@@ -3,14 +3,13 @@
 //! libFuzzer.
 
 use bytes::BytesMut;
-use k8s_openapi::api::{
-    core::v1::{Pod, Service},
-    discovery::v1::EndpointSlice,
-};
+use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use linkspan_core::api::{
     credentials::normal_serial, duration::parse_duration, identity::Identity, link::Link, names::Target,
+    pod::Pod,
 };
 use linkspan_gateway::{
+    http::strict::Scanner,
     ingress::caller::Caller,
     mtls::{
         credentials::{Credentials, Texts},
@@ -27,7 +26,7 @@ use std::{collections::BTreeMap, path::Path, sync::OnceLock};
 pub(crate) type Fuzz = (&'static str, fn(&[u8]));
 
 /// All of them; each has a folder of inputs in `corpus/`.
-pub(crate) const TARGETS: [Fuzz; 9] = [
+pub(crate) const TARGETS: [Fuzz; 10] = [
     ("frames", frames),
     ("open", open),
     ("baggage", baggage),
@@ -37,6 +36,7 @@ pub(crate) const TARGETS: [Fuzz; 9] = [
     ("config", config),
     ("objects", objects),
     ("handshake", handshake),
+    ("requests", requests),
 ];
 
 fn decode(bytes: &[u8], cut: usize) -> (Vec<Event>, Option<WireError>) {
@@ -198,4 +198,19 @@ fn credentials() -> Credentials {
         ])),
         trust: Some(BTreeMap::from([(text("own-bundle.crt"), pem)])),
     })
+}
+
+/// Requests of a client: what is refused does not depend on how the bytes arrive.
+fn requests(bytes: &[u8]) {
+    let Some((size, bytes)) = bytes.split_first() else { return };
+    let (mut whole, mut cut) = (Scanner::default(), Scanner::default());
+    let verdict = whole.feed(bytes);
+    if let Err(refused) = &verdict {
+        assert!(refused.fine <= bytes.len());
+    }
+    let in_pieces = bytes.chunks(usize::from(*size).max(1)).try_for_each(|piece| cut.feed(piece));
+    assert_eq!(verdict.is_ok(), in_pieces.is_ok());
+    if verdict.is_ok() {
+        assert_eq!(whole.in_head(), cut.in_head());
+    }
 }

@@ -72,17 +72,16 @@ pub(crate) struct Gateway {
 
 impl Gateway {
     pub(crate) async fn start(texts: &Texts) -> Self {
-        Self::start_within(texts, Limits::default()).await
+        Self::start_within(texts, Limits::default(), Wishes::default().flows).await
     }
 
-    /// Starts one whose callers may use so much.
-    pub(crate) async fn start_within(texts: &Texts, limits: Limits) -> Self {
+    /// Starts one whose callers may use so much, and whose flows have `flows` to end when it leaves.
+    pub(crate) async fn start_within(texts: &Texts, limits: Limits, flows: Duration) -> Self {
         let tables = Tables::empty();
         tables.credentials.send_replace(Arc::new(Credentials::read(texts)));
         let egress = own_address();
         let any = SocketAddr::new(egress, 0);
-        let drain =
-            Drain { linger: Duration::ZERO, flows: Duration::from_secs(20), total: Duration::from_secs(30) };
+        let drain = Drain { linger: Duration::ZERO, flows, total: Duration::from_secs(30) };
         let settings = Settings {
             namespace: "linkspan".to_owned(),
             pod_name: "gateway-1".to_owned(),
@@ -218,25 +217,39 @@ pub(crate) struct Pair {
     pub(crate) backend: TcpListener,
 }
 
+/// What is special about a pair.
+#[derive(Clone, Copy)]
+pub(crate) struct Wishes {
+    /// What west lets callers use.
+    pub(crate) limits: Limits,
+    /// Until when the calling side's certificate is valid, in seconds after 1970.
+    pub(crate) client: i64,
+    /// Until when the called side's is.
+    pub(crate) server: i64,
+    /// Time that west's flows have when it leaves.
+    pub(crate) flows: Duration,
+}
+
+impl Default for Wishes {
+    fn default() -> Self {
+        let (client, server) = (FOREVER, FOREVER);
+        Self { limits: Limits::default(), client, server, flows: Duration::from_secs(20) }
+    }
+}
+
 impl Pair {
     pub(crate) async fn start() -> Self {
-        Self::start_within(Limits::default()).await
+        Self::start_as(Wishes::default()).await
     }
 
-    /// Starts a pair of which west lets callers use so much.
-    pub(crate) async fn start_within(limits: Limits) -> Self {
-        Self::start_until(limits, FOREVER, FOREVER).await
-    }
-
-    /// The same; the calling side's certificate is valid until `client` seconds after 1970, the called one's until
-    /// `server`.
-    pub(crate) async fn start_until(limits: Limits, client: i64, server: i64) -> Self {
+    pub(crate) async fn start_as(wishes: Wishes) -> Self {
+        let Wishes { limits, client, server, flows } = wishes;
         let (east_ca, west_ca) = (Authority::new("east"), Authority::new("west"));
         let client = west_ca.client_until("linkspan", "east", "uid-1", client);
         let client_serial = client.serial.clone();
         // West calls nobody; what it would call with does not matter.
         let west_texts = texts_until(&west_ca, &east_ca, east_ca.client("linkspan", "west", "x"), server);
-        let west = Gateway::start_within(&west_texts, limits).await;
+        let west = Gateway::start_within(&west_texts, limits, flows).await;
         let east = Gateway::start(&texts(&east_ca, &west_ca, client)).await;
         let backend = TcpListener::bind("127.0.0.1:0").await.unwrap();
         west.set_account(Some("uid-1"));

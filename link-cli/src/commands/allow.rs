@@ -6,10 +6,10 @@ use crate::{
     cluster::Cluster,
     commands::removal::Removal,
     manifests::rights,
-    output::{self, Column, Format},
+    output::{self, Column, Format, JsonForm},
 };
 use anyhow::{Context, bail};
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use kube::{ResourceExt, api::ListParams};
 use linkspan_core::api::labels::{LINK_ACCOUNT, REMOTE_ACCESS_ACCOUNT};
@@ -58,13 +58,7 @@ Examples:
 struct ListArgs {
     /// Form of the output
     #[arg(short, long, value_enum)]
-    output: Option<ListForm>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum ListForm {
-    /// A JSON array.
-    Json,
+    output: Option<JsonForm>,
 }
 
 /// Flags of `allow revoke`.
@@ -146,8 +140,8 @@ async fn accounts(cluster: &Cluster) -> anyhow::Result<Vec<Account>> {
     Ok(accounts)
 }
 
-fn render(accounts: &[Account], form: Option<ListForm>) -> String {
-    if form == Some(ListForm::Json) {
+fn render(accounts: &[Account], form: Option<JsonForm>) -> String {
+    if form == Some(JsonForm::Json) {
         let row = |account: &Account| json!({"name": account.name, "created": account.created, "longLivedToken": account.long_lived_token});
         return output::json(&accounts.iter().map(row).collect::<Vec<_>>());
     }
@@ -207,6 +201,6 @@ mod tests {
              partner  2026-01-02T03:04:05Z  yes               \n\
              x        2026-01-02T03:04:05Z  no                \n"
         );
-        assert!(render(&all, Some(ListForm::Json)).contains("\"longLivedToken\": true"));
+        assert!(render(&all, Some(JsonForm::Json)).contains("\"longLivedToken\": true"));
     }
 }

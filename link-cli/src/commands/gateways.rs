@@ -5,10 +5,10 @@ use crate::{
     cli::{Global, duration},
     cluster::Cluster,
     observe::{health, mirrors},
-    output::{self, Column},
+    output::{self, Column, Form},
     progress::Progress,
 };
-use clap::{Args, ValueEnum};
+use clap::Args;
 use linkspan_core::api::{controller_report::LinkReport, reason::Reason};
 use serde::Serialize;
 use std::{collections::BTreeMap, time::Duration};
@@ -35,15 +35,6 @@ pub struct GatewaysArgs {
     /// Form of the output
     #[arg(short, long, value_enum)]
     output: Option<Form>,
-}
-
-/// Forms of the output.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Form {
-    /// A JSON array.
-    Json,
-    /// More columns.
-    Wide,
 }
 
 /// One row, with the names of Linkerd's JSON.

@@ -8,9 +8,9 @@ use crate::{
         health,
         mirrors::{self, Mirror},
     },
-    output::{self, Column},
+    output::{self, Column, Form},
 };
-use clap::{Args, ValueEnum};
+use clap::Args;
 use linkspan_core::api::link::Link;
 use serde_json::json;
 
@@ -28,15 +28,6 @@ pub struct ServicesArgs {
     /// Form of the output
     #[arg(short, long, value_enum)]
     output: Option<Form>,
-}
-
-/// Forms of the output.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Form {
-    /// A JSON array.
-    Json,
-    /// More columns.
-    Wide,
 }
 
 /// Runs `services`.

@@ -5,9 +5,9 @@ use crate::{
     cli::Global,
     cluster::Cluster,
     observe::split_stats,
-    output::{self, Column},
+    output::{self, Column, Form},
 };
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use kube::api::ListParams;
 use linkspan_core::api::{
     split_report::{BackendReport, Window},
@@ -59,15 +59,6 @@ struct ShowArgs {
     /// Form of the output
     #[arg(short, long, value_enum)]
     output: Option<Form>,
-}
-
-/// Forms of the output.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Form {
-    /// A JSON array.
-    Json,
-    /// More columns.
-    Wide,
 }
 
 /// One backend of one split, all ports and gateway pods together.

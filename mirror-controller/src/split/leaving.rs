@@ -33,7 +33,7 @@ async fn is_deleted(client: &Client, namespace: &str) -> bool {
     let deployments = Api::<Deployment>::namespaced(client.clone(), namespace);
     let namespaces = Api::<Namespace>::all(client.clone());
     let (deployment, namespace) =
-        tokio::join!(deployments.get_opt(CONTROLLER), namespaces.get_opt(namespace));
+        tokio::join!(deployments.get_metadata_opt(CONTROLLER), namespaces.get_metadata_opt(namespace));
     let deployment = deployment.map(|d| d.is_none_or(|d| d.metadata.deletion_timestamp.is_some()));
     let namespace = namespace.map(|n| n.is_none_or(|n| n.metadata.deletion_timestamp.is_some()));
     deployment.unwrap_or(false) || namespace.unwrap_or(false)

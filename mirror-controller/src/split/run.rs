@@ -15,10 +15,7 @@ use crate::{
     },
     world::World,
 };
-use k8s_openapi::{
-    api::core::v1::{Namespace, Pod},
-    apimachinery::pkg::util::intstr::IntOrString,
-};
+use k8s_openapi::{api::core::v1::Namespace, apimachinery::pkg::util::intstr::IntOrString};
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::{ListParams, Patch, PatchParams},
@@ -30,6 +27,7 @@ use linkspan_core::{
         condition::Condition,
         labels::{COMPONENT, CONTROLLER, FIELD_MANAGER},
         names::Target,
+        pod::Pod,
         split::MAX_ROUTE,
     },
     process::{backoff::Backoff, clock::Clock, shutdown::Shutdown},
@@ -398,10 +396,7 @@ impl Splitter {
     ) -> Result<Vec<(BTreeMap<String, String>, Vec<std::net::IpAddr>)>, String> {
         let api = Api::<Pod>::namespaced(self.client.clone(), namespace);
         let pods = call(api.list(&ListParams::default().labels(selector))).await?;
-        let ips = |pod: &Pod| {
-            let ips = pod.status.iter().flat_map(|s| s.pod_ips.iter().flatten());
-            ips.filter_map(|ip| ip.ip.parse().ok()).collect()
-        };
+        let ips = |pod: &Pod| pod.status.pod_ips.iter().filter_map(|ip| ip.ip.parse().ok()).collect();
         Ok(pods.items.iter().map(|pod| (pod.labels().clone(), ips(pod))).collect())
     }
 

@@ -10,9 +10,10 @@ use serde::Deserialize;
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
 /// The adapters that come with the benchmark; the first is what all are compared with.
-const OWN: [&str; 7] = [
+const OWN: [&str; 8] = [
     include_str!("../peers/floor.yaml"),
     include_str!("../peers/linkspan.yaml"),
+    include_str!("../peers/linkspan-http.yaml"),
     include_str!("../peers/haproxy-tcp.yaml"),
     include_str!("../peers/haproxy-http1.yaml"),
     include_str!("../peers/haproxy-http2.yaml"),

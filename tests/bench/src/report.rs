@@ -91,11 +91,8 @@ fn shown(spread: &Spread) -> String {
 
 /// Our bar, and whether the median meets it.
 fn verdict(results: &Results, row: &Row) -> Option<String> {
-    if row.chain != OURS {
-        return None;
-    }
     let ratio = |to| Some(row.ratio(results.row(&row.scenario, to)?)?.median);
-    let (met, bar) = match bar(&row.scenario)? {
+    let (met, bar) = match bar(&row.scenario, &row.chain)? {
         Bar::Ratio(to, most) => (ratio(to)? <= most, format!("<= {most} x {to}")),
         Bar::RatioAtLeast(to, least) => (ratio(to)? >= least, format!(">= {least} x {to}")),
         Bar::Value(most) => (row.spread()?.median <= most, format!("<= {most}")),
@@ -134,7 +131,7 @@ pub(crate) fn plots(results: &Results) -> Vec<(String, String)> {
 }
 
 fn mark(scenario: &str) -> Option<f64> {
-    bar(scenario).map(|bar| match bar {
+    bar(scenario, OURS).map(|bar| match bar {
         Bar::Ratio(_, at) | Bar::RatioAtLeast(_, at) | Bar::Value(at) => at,
     })
 }

@@ -7,6 +7,8 @@ const MIB: u64 = 1024 * 1024;
 pub(crate) const FLOOR: &str = "floor";
 /// Ours.
 pub(crate) const OURS: &str = "linkspan";
+/// Ours where they proxy each HTTP request.
+pub(crate) const OURS_HTTP: &str = "linkspan-http";
 /// The WAN scenarios' comparison: no proxy at all.
 pub(crate) const DIRECT: &str = "direct";
 
@@ -103,8 +105,14 @@ pub(crate) enum Bar {
     Value(f64),
 }
 
-/// The bar of a scenario.
-pub(crate) fn bar(scenario: &str) -> Option<Bar> {
+/// What a chain of ours is held to in a scenario.
+pub(crate) fn bar(scenario: &str, chain: &str) -> Option<Bar> {
+    if chain == OURS_HTTP {
+        return (scenario == "keep-alive").then_some(Bar::Ratio("haproxy-http2", 1.0));
+    }
+    if chain != OURS {
+        return None;
+    }
     Some(match scenario {
         "bulk-1-down" | "bulk-1-up" | "bulk-8-down" | "bulk-8-up" => Bar::Ratio(FLOOR, 0.70),
         "keep-alive" => Bar::Ratio(FLOOR, 0.90),

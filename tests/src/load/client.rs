@@ -5,13 +5,17 @@ use super::report::{Cut, Failure, Line, Second, TOLD_PER_SECOND};
 use anyhow::{Context, Result, bail, ensure};
 use linkspan_core::process::{clock::Clock, resolver::Names};
 use std::{
-    net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
+    io::ErrorKind,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU16, Ordering},
+    },
     time::Duration,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     signal::unix::{SignalKind, signal},
     sync::watch,
     task::JoinSet,
@@ -22,6 +26,11 @@ use tokio::{
 const PATIENCE: Duration = Duration::from_secs(10);
 /// A kept connection is given up at this age, well before the shortest drain of a gateway.
 const MAX_AGE: Duration = Duration::from_secs(20);
+
+/// First of the ports that connections come from; all above are used one after the other. The kernel's own choice is back
+/// at a port within a minute, and where a connection from it was cut off, its node's connection tracking sends the next one
+/// the same dead way for two minutes. Any client of any Service can meet that; here it would hide what is measured.
+const FIRST_PORT: u16 = 1024;
 
 /// How connections are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +68,7 @@ pub async fn run(mut plan: Plan, clock: Clock) -> Result<()> {
     plan.name = format!("{}-{}", plan.name, clock.now().as_millisecond());
     tell(&Line::CountedAs(plan.name.clone()));
     let tally = Arc::new(Tally { clock, now: Mutex::default() });
+    let ports = Arc::new(AtomicU16::new(FIRST_PORT));
     let mut terminate = signal(SignalKind::terminate())?;
     let (stop, stopped) = watch::channel(false);
     let mut tasks = JoinSet::new();
@@ -66,7 +76,8 @@ pub async fn run(mut plan: Plan, clock: Clock) -> Result<()> {
     for number in 0..plan.workers {
         // Spread over the period, so that not all ask at once.
         let first = Instant::now() + period * number / plan.workers;
-        let worker = Worker { plan: plan.clone(), target, tally: tally.clone(), kept: None };
+        let (plan, tally, ports) = (plan.clone(), tally.clone(), ports.clone());
+        let worker = Worker { plan, target, tally, ports, kept: None };
         tasks.spawn(worker.run(first, period, stopped.clone()));
     }
     let mut seconds = interval(Duration::from_secs(1));
@@ -150,6 +161,7 @@ struct Worker {
     plan: Plan,
     target: SocketAddr,
     tally: Arc<Tally>,
+    ports: Arc<AtomicU16>,
     kept: Option<Kept>,
 }
 
@@ -210,7 +222,7 @@ impl Worker {
         let mut kept = match self.kept.take() {
             Some(kept) => kept,
             None => Kept {
-                stream: connect(self.target).await.map_err(|e| ("connect", e))?,
+                stream: connect(self.target, &self.ports).await.map_err(|e| ("connect", e))?,
                 since: Instant::now(),
             },
         };
@@ -225,10 +237,33 @@ impl Worker {
     }
 }
 
-async fn connect(target: SocketAddr) -> Result<TcpStream> {
-    let stream = timeout(PATIENCE, TcpStream::connect(target)).await.context("no connection in time")??;
+async fn connect(target: SocketAddr, ports: &AtomicU16) -> Result<TcpStream> {
+    let socket = socket(target, ports)?;
+    let stream = timeout(PATIENCE, socket.connect(target)).await.context("no connection in time")??;
     stream.set_nodelay(true)?;
     Ok(stream)
+}
+
+/// A socket with the next free port.
+fn socket(target: SocketAddr, ports: &AtomicU16) -> Result<TcpSocket> {
+    for _ in FIRST_PORT..=u16::MAX {
+        let port = ports.fetch_add(1, Ordering::Relaxed);
+        if port < FIRST_PORT {
+            // It was the last one; those below are not ours to use.
+            ports.fetch_max(FIRST_PORT, Ordering::Relaxed);
+            continue;
+        }
+        let (socket, own): (_, IpAddr) = match target {
+            SocketAddr::V4(_) => (TcpSocket::new_v4()?, Ipv4Addr::UNSPECIFIED.into()),
+            SocketAddr::V6(_) => (TcpSocket::new_v6()?, Ipv6Addr::UNSPECIFIED.into()),
+        };
+        match socket.bind((own, port).into()) {
+            Ok(()) => return Ok(socket),
+            Err(error) if error.kind() == ErrorKind::AddrInUse => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    bail!("all ports are in use")
 }
 
 /// One request and its whole answer. Whether the server wants the connection to end.

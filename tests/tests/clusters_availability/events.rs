@@ -22,20 +22,24 @@ pub(crate) struct Pod {
     pub(crate) node: String,
     container: String,
     ready: bool,
+    /// How often its container was started again. The kubelet takes its time from the second one on.
+    pub(crate) restarts: u32,
 }
 
 /// The pods of `namespace` that `selector` names and that are not leaving.
 pub(crate) async fn pods(cluster: &Cluster, namespace: &str, selector: &str) -> Result<Vec<Pod>> {
     let row = "{.metadata.name} {.spec.nodeName} {.status.containerStatuses[0].containerID} \
-               {.status.containerStatuses[0].ready} {.metadata.deletionTimestamp}";
+               {.status.containerStatuses[0].ready} {.status.containerStatuses[0].restartCount} \
+               {.metadata.deletionTimestamp}";
     let rows = format!("jsonpath={{range .items[*]}}{row}{{\"\\n\"}}{{end}}");
     let list = cluster.kubectl(["-n", namespace, "get", "pods", "-l", selector, "-o", &rows]);
     let list = list.run(COMMAND).await?.success()?;
     let pod = |line: &str| {
         let words: Vec<&str> = line.split_whitespace().collect();
-        let [name, node, container, ready] = words[..] else { return None };
+        let [name, node, container, ready, restarts] = words[..] else { return None };
         let container = container.strip_prefix("containerd://")?.to_owned();
-        Some(Pod { name: name.to_owned(), node: node.to_owned(), container, ready: ready == "true" })
+        let (name, node, ready) = (name.to_owned(), node.to_owned(), ready == "true");
+        Some(Pod { name, node, container, ready, restarts: restarts.parse().ok()? })
     };
     Ok(list.lines().filter_map(pod).collect())
 }

@@ -1,5 +1,6 @@
 //! The form of the file: what may be written where. `gateway/CONFIG.md` lists these fields; a test compares them.
 
+use linkspan_core::api::split::Protocol;
 use serde::Deserialize;
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -19,6 +20,9 @@ pub struct FileConfig {
     /// Ports of this gateway that lead to a Service of a peer.
     #[serde(default)]
     pub listeners: Vec<ListenerConfig>,
+    /// Ports of this gateway whose traffic is shared out among Services of peers.
+    #[serde(default)]
+    pub splits: Vec<SplitConfig>,
     /// What callers may reach here: everything that is listed, and nothing else.
     #[serde(default)]
     pub services: Vec<ServiceConfig>,
@@ -81,6 +85,41 @@ pub struct ListenerConfig {
     pub peer: String,
     /// What it leads to: `<service>.<namespace>:<port>`.
     pub target: String,
+}
+
+/// A port whose traffic is shared out among Services of peers.
+#[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct SplitConfig {
+    /// What it is counted as: `<service>.<namespace>`.
+    pub name: String,
+    /// The port, on the address of the flag --egress-addr.
+    pub port: u16,
+    /// What is spoken there: `http` is shared out by request, `opaque` by connection, `detect` looks.
+    #[serde(default)]
+    #[cfg_attr(test, schemars(with = "String"))]
+    pub protocol: Protocol,
+    /// Whether each client address keeps to one backend.
+    #[serde(default)]
+    pub affinity: bool,
+    /// Among whom.
+    pub backends: Vec<SplitBackendConfig>,
+}
+
+/// A Service of a peer that gets a share.
+#[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct SplitBackendConfig {
+    /// What it is counted as: a DNS label.
+    pub name: String,
+    /// A peer's name.
+    pub peer: String,
+    /// What it is: `<service>.<namespace>:<port>`.
+    pub target: String,
+    /// Its share, relative to those of the others.
+    pub weight: u32,
 }
 
 /// A Service that callers may reach.

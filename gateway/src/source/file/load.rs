@@ -8,7 +8,7 @@ use crate::{
         Tables,
         file::{
             error::{FileError, Misplaced},
-            form::{FileConfig, ListenerConfig, PeerConfig, ServiceConfig},
+            form::{FileConfig, ListenerConfig, PeerConfig, ServiceConfig, SplitConfig},
             locate::Step::{self, Index, Key},
         },
     },
@@ -19,6 +19,7 @@ use linkspan_core::api::{
     link::{LinkSettings, ProbeSettings},
     names::{Target, is_dns_label},
     slice::SliceRoute,
+    split::{Place, Remote, SplitBackend, SplitPort, SplitRoute},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -76,6 +77,20 @@ impl Loaded {
     }
 }
 
+impl Loaded {
+    /// A port leads somewhere; each one once.
+    fn add_port(&mut self, namespace: &str, port: u16, row: PortRow) -> Result<(), Wrong> {
+        if port == 0 {
+            return Err(("port", "a port from 1 to 65535 is expected".to_owned()));
+        }
+        if self.ports.keys().any(|(_, taken)| *taken == port.to_string()) {
+            return Err(("port", "this port is there twice".to_owned()));
+        }
+        self.ports.insert((namespace.to_owned(), port.to_string()), row);
+        Ok(())
+    }
+}
+
 /// Adds what the named files hold.
 fn complete(config: &FileConfig, rows: Loaded, base: &Path) -> Result<Loaded, Misplaced> {
     let (credentials, named) = read_credentials(config, base)?;
@@ -118,10 +133,17 @@ fn rows(config: &FileConfig) -> Result<Loaded, Misplaced> {
     }
     for (i, listener) in config.listeners.iter().enumerate() {
         let at = |(field, cause): Wrong| Misplaced::new(&[Key("listeners"), Index(i), Key(field)], cause);
-        let (key, row) = port_row(listener, &rows.links).map_err(at)?;
-        if rows.ports.insert(key, row).is_some() {
-            return Err(at(("port", "this port is there twice".to_owned())));
-        }
+        let row = port_row(listener, &rows.links).map_err(at)?;
+        rows.add_port("", listener.port, row).map_err(at)?;
+    }
+    for (i, split) in config.splits.iter().enumerate() {
+        let at = |steps: &[Step], cause: String| {
+            Misplaced::new(&[&[Key("splits"), Index(i)], steps].concat(), cause)
+        };
+        let (name, namespace) = service_name(&split.name).map_err(|cause| at(&[Key("name")], cause))?;
+        let row =
+            split_row(split, name, namespace, &rows.links).map_err(|(steps, cause)| at(&steps, cause))?;
+        rows.add_port(namespace, split.port, row).map_err(|(field, cause)| at(&[Key(field)], cause))?;
     }
     for (i, service) in config.services.iter().enumerate() {
         add_service(service, i, &mut rows)?;
@@ -153,39 +175,72 @@ fn link_row(peer: &PeerConfig) -> Result<LinkRow, Wrong> {
     Ok(row)
 }
 
-fn port_row(
-    listener: &ListenerConfig,
-    links: &BTreeMap<String, Result<LinkRow, String>>,
-) -> Result<((String, String), PortRow), Wrong> {
-    if listener.port == 0 {
-        return Err(("port", "a port from 1 to 65535 is expected".to_owned()));
+type Links = BTreeMap<String, Result<LinkRow, String>>;
+
+fn port_row(listener: &ListenerConfig, links: &Links) -> Result<PortRow, Wrong> {
+    let Remote { link, target } = remote(&listener.peer, &listener.target, links)?;
+    let route = SliceRoute { link, ports: BTreeMap::from([(listener.port, target)]) };
+    Ok(PortRow { route, ..PortRow::default() })
+}
+
+/// A Service of a peer.
+fn remote(peer: &str, target: &str, links: &Links) -> Result<Remote, Wrong> {
+    if !links.contains_key(peer) {
+        return Err(("peer", format!("there is no peer named {peer:?}")));
     }
-    if !links.contains_key(&listener.peer) {
-        return Err(("peer", format!("there is no peer named {:?}", listener.peer)));
+    let target: Target = target.parse().map_err(|e| ("target", format!("{e}")))?;
+    Ok(Remote { link: peer.to_owned(), target })
+}
+
+fn split_row(
+    split: &SplitConfig,
+    name: &str,
+    namespace: &str,
+    links: &Links,
+) -> Result<PortRow, (Vec<Step>, String)> {
+    let mut backends = Vec::new();
+    for (i, backend) in split.backends.iter().enumerate() {
+        let at = |(field, cause): Wrong| (vec![Key("backends"), Index(i), Key(field)], cause);
+        if !is_dns_label(&backend.name) {
+            return Err(at(("name", format!("{:?} is no DNS label", backend.name))));
+        }
+        backends.push(SplitBackend {
+            service: backend.name.clone(),
+            weight: u64::from(backend.weight),
+            place: Place::Link(remote(&backend.peer, &backend.target, links).map_err(at)?),
+        });
     }
-    let target: Target = listener.target.parse().map_err(|e| ("target", format!("{e}")))?;
-    let route = SliceRoute { link: listener.peer.clone(), ports: BTreeMap::from([(listener.port, target)]) };
-    let row = PortRow {
-        created: String::new(),
-        route,
-        ready_pods: BTreeSet::new(),
-        http: BTreeSet::new(),
-        split: None,
+    if backends.iter().all(|backend| backend.weight == 0) {
+        return Err((vec![Key("backends")], "one backend at least must have a weight above 0".to_owned()));
+    }
+    let port = SplitPort {
+        port: split.port,
+        name: String::new(),
+        protocol: split.protocol,
+        backends,
+        matches: Vec::new(),
     };
-    Ok(((String::new(), listener.port.to_string()), row))
+    let route = SplitRoute {
+        split: name.to_owned(),
+        apex: name.to_owned(),
+        affinity: split.affinity,
+        ports: BTreeMap::from([(split.port, port)]),
+    };
+    Ok(PortRow { route: route.slice_route(namespace), split: Some(Arc::new(route)), ..PortRow::default() })
+}
+
+/// The two parts of `<service>.<namespace>`.
+fn service_name(text: &str) -> Result<(&str, &str), String> {
+    text.split_once('.')
+        .filter(|(name, namespace)| is_dns_label(name) && is_dns_label(namespace))
+        .ok_or_else(|| format!("{text:?} is not of the form <service>.<namespace>"))
 }
 
 fn add_service(service: &ServiceConfig, i: usize, rows: &mut Loaded) -> Result<(), Misplaced> {
     let at = |steps: &[Step], cause: String| {
         Misplaced::new(&[&[Key("services"), Index(i)], steps].concat(), cause)
     };
-    let (name, namespace) = service
-        .name
-        .split_once('.')
-        .filter(|(name, namespace)| is_dns_label(name) && is_dns_label(namespace))
-        .ok_or_else(|| {
-            at(&[Key("name")], format!("{:?} is not of the form <service>.<namespace>", service.name))
-        })?;
+    let (name, namespace) = service_name(&service.name).map_err(|cause| at(&[Key("name")], cause))?;
     let mut numbers = BTreeSet::new();
     for (j, port) in service.ports.iter().enumerate() {
         if port.port == 0 || !numbers.insert(port.port) {

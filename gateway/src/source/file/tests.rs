@@ -39,6 +39,10 @@ fn the_documented_example_fills_the_tables() {
     let target: Target = "my-api.default:8080".parse().unwrap();
     assert!(tables.services.read(|t| t.is_exported(&target)));
     assert_eq!(tables.ports.read(|t| t.routes().0[&10_007].target.clone()), target);
+    let split = tables.ports.read(|t| t.routes().0[&10_008].split.clone()).unwrap();
+    assert_eq!((split.namespace.as_str(), split.route.apex.as_str()), ("default", "web"));
+    let weights = split.route.ports[&10_008].backends.iter().map(|b| b.weight);
+    assert_eq!(weights.collect::<Vec<_>>(), [9, 1]);
     assert_eq!(tables.links.read(|t| t.rows()["west"].clone().unwrap().endpoints.len()), 2);
     assert!(tables.credentials.borrow().server.is_some());
     assert_eq!(tables.accounts.read(|t| t.uid("east").map(str::to_owned)), Some("0b7e7f3a".to_owned()));
@@ -66,6 +70,18 @@ fn a_bad_file_is_refused_by_line_place_and_reason() {
             "listeners[0].target: \"my-api\" is not of the form",
         ),
         ("port: 10007", "port: 0", "listeners[0].port: a port from 1 to 65535"),
+        ("port: 10008", "port: 10007", "splits[0].port: this port is there twice"),
+        ("name: web.default", "name: web", "splits[0].name: \"web\" is not of the form"),
+        (
+            "name: web-west, peer: west",
+            "name: web-west, peer: north",
+            "splits[0].backends[0].peer: there is no peer",
+        ),
+        (
+            "name: canary-west",
+            "name: canary_west",
+            "splits[0].backends[1].name: \"canary_west\" is no DNS label",
+        ),
         ("- name: west", "- name: West", "peers[0].name: \"West\" is no DNS label"),
         ("identity: spiffe://west", "identity: spiffe:/west", "peers[0].identity: \"spiffe:/west"),
         ("uid: 0b7e7f3a", "uid: ''", "accounts[0].name: an account has"),

@@ -1,9 +1,15 @@
 //! `diagnostics endpoints`: where the name of a Service leads.
 
 use super::way::{self, Seen};
-use crate::{app::Outcome, cli::Global, cluster::Cluster, observe::health, output};
+use crate::{
+    app::Outcome,
+    cli::Global,
+    cluster::Cluster,
+    observe::health,
+    output::{self, JsonForm},
+};
 use anyhow::{anyhow, bail};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use kube::{Api, api::ListParams};
 use linkspan_core::api::{labels::SLICE_SERVICE_NAME, names::is_dns_label};
@@ -20,15 +26,9 @@ pub(super) struct EndpointsArgs {
     /// Name of the Service as a pod would call it: `<service>[.<namespace>[.svc.<domain>]][:<port>]`
     #[arg(value_name = "NAME", value_parser = name)]
     name: Name,
-    /// Form of the output
+    /// JsonForm of the output
     #[arg(short, long, value_enum)]
-    output: Option<Form>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Form {
-    /// JSON.
-    Json,
+    output: Option<JsonForm>,
 }
 
 /// A name as a pod would call it.
@@ -83,7 +83,7 @@ pub(super) async fn run(global: &Global, args: &EndpointsArgs) -> anyhow::Result
     let links = health::links(&cluster).await.unwrap_or_default();
     let way = way::of(&Seen { service: &service, slices: &slices, links: &links, port: args.name.port });
     output::print(&match args.output {
-        Some(Form::Json) => output::json(&way),
+        Some(JsonForm::Json) => output::json(&way),
         None => way.text(),
     })?;
     Ok(if way.verdict.works { Outcome::Well } else { Outcome::FoundErrors })

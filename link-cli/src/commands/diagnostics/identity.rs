@@ -8,9 +8,9 @@ use crate::{
         certificates::{self, Certificate},
         health,
     },
-    output::{self, Column, time_span},
+    output::{self, Column, JsonForm, time_span},
 };
-use clap::{Args, ValueEnum};
+use clap::Args;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use linkspan_core::{
@@ -32,15 +32,9 @@ Examples:
   link-cli --context east diagnostics identity
   link-cli --context east diagnostics identity -o json")]
 pub(super) struct IdentityArgs {
-    /// Form of the output
+    /// JsonForm of the output
     #[arg(short, long, value_enum)]
-    output: Option<Form>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Form {
-    /// A JSON array.
-    Json,
+    output: Option<JsonForm>,
 }
 
 /// One certificate, and what it is used for.
@@ -130,8 +124,8 @@ fn state(certificate: &Certificate, now: Timestamp) -> State {
     }
 }
 
-fn render(rows: &[Row], now: Timestamp, form: Option<Form>) -> String {
-    if form == Some(Form::Json) {
+fn render(rows: &[Row], now: Timestamp, form: Option<JsonForm>) -> String {
+    if form == Some(JsonForm::Json) {
         let row = |row: &Row| {
             let certificate = &row.certificate;
             json!({
@@ -188,7 +182,8 @@ mod tests {
         assert!(ends("2026-01-02T00:05:00Z").contains("5m ago"));
         assert!(ends("2025-12-31T23:59:30Z").contains("begins in 30s"));
         assert!(
-            render(&rows, time("2026-01-01T00:00:00Z"), Some(Form::Json)).contains("\"serial\": \"0aff\"")
+            render(&rows, time("2026-01-01T00:00:00Z"), Some(JsonForm::Json))
+                .contains("\"serial\": \"0aff\"")
         );
     }
 }
