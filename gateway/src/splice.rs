@@ -6,7 +6,7 @@
 //! * half-closes pass through each way; the caller's channel is free again when [`End::Finished`] is returned;
 //! * while the plain side takes nothing, a RESET is still seen until the bound is reached, and the end of the
 //!   channel always;
-//! * once the plain side is broken, this is seen even while there is nothing to write to it.
+//! * once a side is broken, this is seen even while it is neither read nor written.
 //!
 //! Bytes are read into buffers that a thread's flows share, and written from there; a flow holds bytes of its own only
 //! while the side they go to takes none.
@@ -20,7 +20,13 @@ use crate::{
     tunnel::channel::{Channel, broken},
 };
 use linkspan_core::api::reason::Reason;
-use std::{future::poll_fn, io, pin::pin, sync::Arc, task::Poll};
+use std::{
+    future::poll_fn,
+    io,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+};
 use tokio::net::TcpStream;
 
 /// Which end of the tunnel this is.
@@ -82,8 +88,7 @@ pub async fn splice(
     traffic: &Traffic,
     cut: impl Future<Output = Reason>,
 ) -> End {
-    let mut channel_broken = pin!(channel.broken());
-    let mut local_broken = pin!(broken(local.clone()));
+    let (mut channel_broken, mut local_broken) = (Watch(None), Watch(None));
     let mut cut = pin!(cut);
     let mut flow = Flow::new(&local, generation, role, traffic, channel.tells_pauses());
     let end = poll_fn(|cx| {
@@ -93,10 +98,12 @@ pub async fn splice(
         if let Poll::Ready(end) = flow.poll(channel, cx) {
             return Poll::Ready(end);
         }
-        if !flow.has_told_local() && local_broken.as_mut().poll(cx).is_ready() {
+        // Whoever reads a side meets its end there.
+        let watch_local = !flow.reads_local(channel) && !flow.has_told_local();
+        if local_broken.poll(watch_local, || broken(local.clone()), cx).is_ready() {
             return Poll::Ready(End::Local(io::ErrorKind::ConnectionReset.into()));
         }
-        if channel_broken.as_mut().poll(cx).is_pending() {
+        if channel_broken.poll(!flow.reads_channel(), || channel.broken(), cx).is_pending() {
             return Poll::Pending;
         }
         // What the other gateway said before, such as that it ends the connection in order, may have come just now.
@@ -110,6 +117,23 @@ pub async fn splice(
     match end {
         End::Channel(e) if flow.is_unanswered() && may_repeat(channel, traffic) => End::Unserved(e),
         end => end,
+    }
+}
+
+/// Waits for the end of a connection that is not read at the moment; most flows never need it, and are many.
+struct Watch(Option<Pin<Box<dyn Future<Output = ()> + Send>>>);
+
+impl Watch {
+    /// Ready when the connection is broken; asked for only while `wanted`.
+    fn poll<F>(&mut self, wanted: bool, broken: impl FnOnce() -> F, cx: &mut Context<'_>) -> Poll<()>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        if !wanted {
+            self.0 = None;
+            return Poll::Pending;
+        }
+        self.0.get_or_insert_with(|| Box::pin(broken())).as_mut().poll(cx)
     }
 }
 

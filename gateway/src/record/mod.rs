@@ -29,7 +29,7 @@ pub struct Record {
 impl Record {
     /// Begins a flow; `caller` is who calls, for the log.
     pub fn open(metrics: &Metrics, labels: FlowLabels, caller: String) -> Self {
-        let counters = metrics.flows.open(labels);
+        let counters = metrics.0.flows.open(labels);
         Self {
             metrics: metrics.clone(),
             traffic: Traffic::new(counters.clone()),
@@ -75,7 +75,7 @@ impl Drop for Record {
             self.counters.denied(reason);
             self.metrics.tell_denial(&self.counters.labels, reason, &self.caller, &self.detail);
         }
-        self.metrics.flows.close(&self.counters);
+        self.metrics.0.flows.close(&self.counters);
         let FlowLabels { direction, link, namespace, service, port } = &self.counters.labels;
         let (up, down) = self.traffic.bytes();
         tracing::debug!(

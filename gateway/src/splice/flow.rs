@@ -99,6 +99,17 @@ impl<'a> Flow<'a> {
         self.told_local
     }
 
+    /// Whether the plain side is read, now that nothing can be carried.
+    pub(super) fn reads_local(&self, channel: &Channel) -> bool {
+        !self.local_ended && !channel.is_clogged()
+    }
+
+    /// Whether the channel is read, now that nothing can be carried.
+    pub(super) fn reads_channel(&self) -> bool {
+        // After DONE nothing more of this flow comes.
+        self.held.len() < HELD_MAX && !self.done
+    }
+
     /// Carries what can be carried now. Ready when the flow has ended.
     pub(super) fn poll(&mut self, channel: &mut Channel, cx: &mut Context<'_>) -> Poll<End> {
         if let Poll::Ready(end) = self.poll_carry(channel, cx) {
@@ -137,8 +148,7 @@ impl<'a> Flow<'a> {
 
     /// Reads the channel once if there is room, and hands on what came. Ready when something did.
     fn poll_receive(&mut self, channel: &mut Channel, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
-        if self.held.len() >= HELD_MAX || self.done {
-            // After DONE nothing more of this flow comes.
+        if !self.reads_channel() {
             self.heartbeat.happened.caught_up = self.done;
             return Poll::Pending;
         }

@@ -51,12 +51,22 @@ pub struct Pulse {
     sent: Option<(Instant, usize)>,
     told_at: Option<Instant>,
     peer_paused: bool,
+    /// The other side may not have had the room to say that it pauses: it has until then.
+    lenient_until: Option<Instant>,
 }
 
 impl Pulse {
     /// A flow that begins now.
     pub fn new(now: Instant) -> Self {
-        Self { tells: false, behind: None, read_at: now, sent: None, told_at: None, peer_paused: false }
+        Self {
+            tells: false,
+            behind: None,
+            read_at: now,
+            sent: None,
+            told_at: None,
+            peer_paused: false,
+            lenient_until: None,
+        }
     }
 
     /// The other side has said what it can do.
@@ -75,14 +85,15 @@ impl Pulse {
         // Before we fell behind we would have read that the other side pauses, had it done so long before.
         let risky =
             |since: Instant| self.sent.is_some_and(|(at, bytes)| at + 2 * PAUSE >= since && bytes > SMALL);
-        self.tells && !self.peer_paused && !lagging.is_some_and(risky)
+        let lenient = self.lenient_until.is_some_and(|until| now < until);
+        self.tells && !self.peer_paused && !lenient && !lagging.is_some_and(risky)
     }
 
     /// When to ask [`Pulse::on`] again even if nothing happens.
     pub fn wake_at(&self) -> Option<Instant> {
         let pausing = self.behind.map(|since| self.told_at.unwrap_or(since) + PAUSE);
         let silent = self.listens().then(|| self.read_at + SILENCE);
-        pausing.into_iter().chain(silent).min()
+        pausing.into_iter().chain(silent).chain(self.lenient_until).min()
     }
 
     /// Whether hearing nothing would mean something.
@@ -101,8 +112,12 @@ impl Pulse {
             // What was read only now may have come long ago: silence counts from here.
             self.read_at = now;
         }
+        self.lenient_until = self.lenient_until.filter(|until| now < *until);
         if happened.caught_up {
-            self.behind = None;
+            // Where neither end has read, neither could say so: what it had sent before was in the way.
+            if self.behind.take().is_some_and(|since| now >= since + PAUSE) {
+                self.lenient_until = Some(now + 2 * PAUSE);
+            }
             // Not sooner: a window that was closed opens only when enough was read, and to the other end's system it
             // has been closed all the while.
             advice.resume = self.told_at.take().is_some();
@@ -158,7 +173,7 @@ mod tests {
         }
         assert_eq!(at, now + 3 * PAUSE);
         assert!(pulse.on(READ, at).resume);
-        assert_eq!(pulse.wake_at(), None);
+        assert_eq!(pulse.wake_at(), Some(at + 2 * PAUSE), "to be strict again");
     }
 
     #[test]
@@ -203,6 +218,26 @@ mod tests {
             pulse.on(FULL, since);
             assert!(pulse.is_strict(since + 10 * PAUSE), "{asked:?}");
         }
+    }
+
+    #[test]
+    fn whoever_has_caught_up_gives_the_other_time_to_say_that_it_reads_nothing() {
+        let (mut pulse, now) = flow();
+        pulse.on(SENT, now);
+        for seconds in 0..5 {
+            pulse.on(Happened { sent: 2 * SMALL, ..FULL }, now + seconds * PAUSE);
+        }
+        let read = now + 5 * PAUSE;
+        pulse.on(READ, read);
+        assert!(!pulse.is_strict(read));
+        let at = pulse.wake_at().unwrap();
+        assert_eq!(at, read + 2 * PAUSE);
+        pulse.on(IDLE, at);
+        assert!(pulse.is_strict(at) && pulse.wake_at().is_none());
+        // A short pause was no obstacle.
+        pulse.on(FULL, at);
+        pulse.on(READ, at + PAUSE / 2);
+        assert!(pulse.is_strict(at + PAUSE / 2));
     }
 
     proptest! {
