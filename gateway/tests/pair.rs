@@ -481,3 +481,20 @@ async fn a_flow_that_is_cut_because_its_gateway_leaves_gives_back_no_connection(
     let cut = Frame::Reset { generation: 1, reason: Reason::Draining };
     assert!(said.ends_with(&[Frame::GoAway, cut, done]), "{said:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_connection_ends_when_its_account_does() {
+    let pair = Pair::start().await;
+    let mut channel = by_hand(&pair).await;
+    channel.queue(&Frame::Ping { token: 1 }).unwrap();
+    channel.flush().await.unwrap();
+    let pong = Event::Frame(Frame::Pong { token: 1, identity: WEST.to_owned() });
+    while soon(channel.event()).await.unwrap() != pong {}
+    // What has no say in it changes nothing.
+    pair.west.set_export(false);
+    channel.queue(&Frame::Ping { token: 2 }).unwrap();
+    channel.flush().await.unwrap();
+    assert!(soon(channel.event()).await.is_ok());
+    pair.west.set_account(None);
+    assert!(soon(channel.event()).await.is_err() && channel.was_closed());
+}

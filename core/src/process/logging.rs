@@ -10,7 +10,14 @@ use std::{
     str::FromStr,
     sync::{Arc, Mutex, PoisonError},
 };
-use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
+use tracing_subscriber::{
+    Registry,
+    filter::Targets,
+    fmt::{self as lines, MakeWriter},
+    layer::SubscriberExt,
+    reload,
+    util::SubscriberInitExt,
+};
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,7 +56,7 @@ pub struct LogLevel(Arc<Inner>);
 
 struct Inner {
     current: Mutex<String>,
-    reload: Box<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>,
+    filter: reload::Handle<Targets, Registry>,
 }
 
 impl fmt::Debug for LogLevel {
@@ -69,14 +76,14 @@ impl LogLevel {
     /// # Errors
     /// When `level` cannot be read, in one sentence; then nothing changes.
     pub fn set(&self, level: &str) -> Result<(), String> {
-        (self.0.reload)(filter(level)?)?;
+        self.0.filter.reload(filter(level)?).map_err(|e| e.to_string())?;
         level.clone_into(&mut self.0.current.lock().unwrap_or_else(PoisonError::into_inner));
         Ok(())
     }
 }
 
 /// Starts logging to standard error. `level` is a level for what is ours (libraries tell at most what they hold for
-/// information), or a filter in `tracing`'s form, taken as it is (`info,linkspan_gateway=debug`).
+/// information), or levels by target, taken as they are (`info,linkspan_gateway=debug`).
 ///
 /// # Errors
 /// When `level` cannot be read, in one sentence.
@@ -84,26 +91,18 @@ pub fn init(level: &str, format: LogFormat) -> Result<LogLevel, String> {
     Ok(start(level, filter(level)?, format, std::io::stderr))
 }
 
-fn start<W>(level: &str, filter: EnvFilter, format: LogFormat, writer: W) -> LogLevel
+fn start<W>(level: &str, filter: Targets, format: LogFormat, writer: W) -> LogLevel
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
     let writer = limit::Limited::new(writer, format == LogFormat::Json);
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(false);
-    // An error of `try_init` means that a test has set a subscriber before; the first one stays.
-    let reload: Box<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync> = match format {
-        LogFormat::Plain => {
-            let builder = builder.with_filter_reloading();
-            let handle = builder.reload_handle();
-            let _ = builder.try_init();
-            Box::new(move |filter| handle.reload(filter).map_err(|e| e.to_string()))
-        }
-        LogFormat::Json => {
-            let builder = builder.json().flatten_event(true).with_filter_reloading();
-            let handle = builder.reload_handle();
-            let _ = builder.try_init();
-            Box::new(move |filter| handle.reload(filter).map_err(|e| e.to_string()))
-        }
+    let (filter, handle) = reload::Layer::new(filter);
+    let registry = tracing_subscriber::registry().with(filter);
+    let lines = lines::layer().with_writer(writer).with_ansi(false);
+    // An error means that a test has set a subscriber before; the first one stays.
+    let _ = match format {
+        LogFormat::Plain => registry.with(lines).try_init(),
+        LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),
     };
-    LogLevel(Arc::new(Inner { current: Mutex::new(level.to_owned()), reload }))
+    LogLevel(Arc::new(Inner { current: Mutex::new(level.to_owned()), filter: handle }))
 }

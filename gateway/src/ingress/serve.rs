@@ -127,11 +127,20 @@ pub async fn serve(mut admitted: Box<Admitted>, context: &Context) -> io::Result
     let expiry = Expiry::new(one.peer.not_after, context.clock.now(), Instant::now());
     let mut told_to_leave = false;
     let mut leftover = 0;
+    // One that may not call at first stays, to be told why when it asks.
+    let (may_call, mut doubts) = (context.may_call(&one.peer).is_ok(), context.doubts.clone());
     loop {
         let event = tokio::select! {
             biased;
             () = over(context, expiry) => {
                 // In order, so that a caller whose OPEN is under way takes another connection.
+                admitted.channel.close();
+                return Ok(());
+            }
+            changed = doubts.changed(), if may_call => {
+                if changed.is_ok() && context.may_call(&one.peer).is_ok() {
+                    continue;
+                }
                 admitted.channel.close();
                 return Ok(());
             }

@@ -1,5 +1,7 @@
 //! Looks at all splits whenever anything that matters changes, and does what is to be done, while this replica leads.
 
+mod barred;
+
 use crate::{
     apply::{Apply, WriteError},
     ports::{self, Route},
@@ -7,7 +9,6 @@ use crate::{
     split::{
         decide::{Decided, Elsewhere, Wanted, Why, decide},
         objects::target,
-        policy::{Visitor, barrier},
         step::{Memo, Next, Scene, Stage, Step, next},
         table::{MirrorPorts, SplitTable, mirror, user_selector},
         tell::{Known, conditions, events},
@@ -15,19 +16,17 @@ use crate::{
     },
     world::World,
 };
-use k8s_openapi::{api::core::v1::Namespace, apimachinery::pkg::util::intstr::IntOrString};
 use kube::{
-    Api, Client, Resource, ResourceExt,
-    api::{ListParams, Patch, PatchParams},
+    Api, Client, Resource,
+    api::{Patch, PatchParams},
     core::{ApiResource, DynamicObject},
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
 use linkspan_core::{
     api::{
         condition::Condition,
-        labels::{COMPONENT, CONTROLLER, FIELD_MANAGER},
+        labels::{CONTROLLER, FIELD_MANAGER},
         names::Target,
-        pod::Pod,
         split::MAX_ROUTE,
     },
     process::{backoff::Backoff, clock::Clock, shutdown::Shutdown},
@@ -50,6 +49,7 @@ use tokio::{
 const GATHER: Duration = Duration::from_millis(20);
 /// However quiet it is, everything is looked at this often.
 const PERIOD: Duration = Duration::from_secs(30);
+/// Longest time that one call may take.
 const CALL: Duration = Duration::from_secs(5);
 
 /// Takes apexes over and gives them back.
@@ -326,80 +326,6 @@ impl Splitter {
         }
     }
 
-    /// Apexes whose pods a network policy keeps the gateways from.
-    async fn barred(&self) -> BTreeMap<Key, Why> {
-        let apexes: Vec<(Key, BTreeMap<String, String>, Vec<IntOrString>)> = self.read(|table| {
-            let policed = |namespace: &str| table.policies.items.keys().any(|key| key.namespace == namespace);
-            let splits = table.splits.items.iter().filter(|(key, _)| policed(&key.namespace));
-            splits
-                .filter_map(|(key, split)| {
-                    let apex = Key::new(&key.namespace, &split.spec.service);
-                    let service = table.services.items.get(&apex)?;
-                    let ports = service.spec.as_ref()?.ports.iter().flatten();
-                    let ports = ports.map(|p| p.target_port.clone().unwrap_or(IntOrString::Int(p.port)));
-                    Some((apex, user_selector(service), ports.collect()))
-                })
-                .collect()
-        });
-        let mut barred = BTreeMap::new();
-        if apexes.is_empty() {
-            return barred;
-        }
-        let visitor = self.visitor().await;
-        for (apex, selector, ports) in apexes.into_iter().filter(|(_, selector, _)| !selector.is_empty()) {
-            let text: Vec<String> = selector.iter().map(|(k, v)| format!("{k}={v}")).collect();
-            let found = match &visitor {
-                Ok(visitor) => self.pods(&apex.namespace, &text.join(",")).await.map(|pods| (pods, visitor)),
-                Err(error) => Err(error.clone()),
-            };
-            let why = match found {
-                Ok((pods, visitor)) => self.read(|table| {
-                    let here = table.policies.items.iter().filter(|(key, _)| key.namespace == apex.namespace);
-                    let policies: Vec<_> = here.map(|(_, policy)| policy).collect();
-                    let labels: Vec<_> = pods.into_iter().map(|(labels, _)| labels).collect();
-                    barrier(&policies, &labels, &ports, visitor)
-                }),
-                // What is not known for certain is not taken over; what is taken over stays.
-                Err(error) => {
-                    tracing::warn!(%apex, error, "network policies cannot be checked; trying again");
-                    let held = self.read(|t| t.services.items.get(&apex).is_some_and(super::table::has_key));
-                    (!held).then(|| "those that cannot be checked now".to_owned())
-                }
-            };
-            if let Some(names) = why {
-                let message = format!(
-                    "NetworkPolicy {names} does not let the gateways reach the pods of Service {}: admit the pods of \
-                     namespace {} labelled {COMPONENT}=gateway",
-                    apex.name, self.namespace
-                );
-                barred.insert(apex, Why::new("NetworkPolicy", message));
-            }
-        }
-        barred
-    }
-
-    async fn visitor(&self) -> Result<Visitor, String> {
-        let namespaces = Api::<Namespace>::all(self.client.clone());
-        let namespace = call(namespaces.get(&self.namespace)).await?;
-        Ok(Visitor {
-            namespace: self.namespace.clone(),
-            namespace_labels: namespace.metadata.labels.unwrap_or_default(),
-            pods: self.pods(&self.namespace, &format!("{COMPONENT}=gateway")).await?,
-        })
-    }
-
-    /// Labels and addresses of the pods that `selector` selects.
-    async fn pods(
-        &self,
-        namespace: &str,
-        selector: &str,
-    ) -> Result<Vec<(BTreeMap<String, String>, Vec<std::net::IpAddr>)>, String> {
-        let api = Api::<Pod>::namespaced(self.client.clone(), namespace);
-        let pods = call(api.list(&ListParams::default().labels(selector))).await?;
-        let ips = |pod: &Pod| pod.status.pod_ips.iter().filter_map(|ip| ip.ip.parse().ok()).collect();
-        Ok(pods.items.iter().map(|pod| (pod.labels().clone(), ips(pod))).collect())
-    }
-
     /// Writes conditions and Events where they say something new.
     async fn tell(
         &self,
@@ -478,12 +404,5 @@ impl Splitter {
             }
         }
         true
-    }
-}
-
-async fn call<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, String> {
-    match timeout(CALL, request).await {
-        Ok(result) => result.map_err(|error| error.to_string()),
-        Err(_) => Err("the API server did not answer in time".to_owned()),
     }
 }

@@ -1,6 +1,6 @@
 //! What a log level means: ours at that level, and libraries no louder than they are useful.
 
-use tracing_subscriber::{EnvFilter, filter::LevelFilter};
+use tracing_subscriber::filter::{LevelFilter, Targets};
 
 /// How our own crates' targets begin.
 const OURS: [&str; 2] = ["linkspan", "link_cli"];
@@ -8,11 +8,17 @@ const OURS: [&str; 2] = ["linkspan", "link_cli"];
 /// it was for and what follows, and when that changes; so here it would only be repeated at every attempt.
 const REPEATED: &str = "kube_client::client::builder";
 
-/// The filter that `level` asks for: a level, or a filter in `tracing`'s form.
-pub(super) fn filter(level: &str) -> Result<EnvFilter, String> {
-    EnvFilter::try_new(directives(level)).map_err(|e| {
-        format!("log level {level:?} cannot be read ({e}): use error, warn, info, debug or trace")
-    })
+/// The filter that `level` asks for: a level, or levels by target.
+pub(super) fn filter(level: &str) -> Result<Targets, String> {
+    let unread = |part: &&str| {
+        let (target, level) = part.split_once('=').unwrap_or(("all", part));
+        target.trim().is_empty() || level.trim().is_empty() || level.parse::<LevelFilter>().is_err()
+    };
+    let advice = "use error, warn, info, debug or trace, also by target: info,linkspan_gateway=debug";
+    if let Some(part) = level.split(',').find(unread) {
+        return Err(format!("log level {level:?} cannot be read ({part:?} is no level): {advice}"));
+    }
+    directives(level).parse().map_err(|e| format!("log level {level:?} cannot be read ({e}): {advice}"))
 }
 
 /// The filter's text. A level alone is about us: libraries tell at most what they hold for information. A filter is taken
@@ -30,6 +36,7 @@ mod tests {
         io::{self, Write},
         sync::{Arc, Mutex},
     };
+    use tracing_subscriber::layer::SubscriberExt;
 
     #[derive(Clone, Default)]
     struct Buffer(Arc<Mutex<Vec<u8>>>);
@@ -49,9 +56,10 @@ mod tests {
     fn logged(level: &str) -> String {
         let buffer = Buffer::default();
         let out = buffer.clone();
-        let builder = tracing_subscriber::fmt().with_env_filter(filter(level).unwrap()).without_time();
-        let subscriber = builder.with_writer(move || out.clone()).with_ansi(false).with_target(false);
-        tracing::subscriber::with_default(subscriber.finish(), || {
+        let lines = tracing_subscriber::fmt::layer().with_writer(move || out.clone()).with_ansi(false);
+        let lines = lines.without_time().with_target(false);
+        let subscriber = tracing_subscriber::registry().with(filter(level).unwrap()).with(lines);
+        tracing::subscriber::with_default(subscriber, || {
             tracing::trace!(target: "linkspan_gateway::egress", "our-trace");
             tracing::debug!(target: "linkspan_gateway::egress", "our-debug");
             tracing::debug!(target: "link_cli", "our-other-debug");
@@ -80,6 +88,9 @@ mod tests {
     fn a_filter_is_taken_as_it_is() {
         assert_eq!(logged("warn,hyper_util=debug"), "hyper-debug hyper-info kube-warn kube-connect");
         assert_eq!(logged("linkspan_gateway=debug"), "our-debug");
-        assert!(filter("info,linkspan=loud").unwrap_err().contains("use error, warn, info"));
+        for bad in ["info,linkspan=loud", "verbose", "", "info,", "info,=", "=info", "hyper="] {
+            let error = filter(bad).unwrap_err();
+            assert!(error.contains("use error, warn, info"), "{bad}: {error}");
+        }
     }
 }

@@ -34,6 +34,8 @@ pub struct Loaded {
     accounts: BTreeMap<String, String>,
     links: BTreeMap<String, Result<LinkRow, String>>,
     ports: BTreeMap<(String, String), PortRow>,
+    /// Their numbers.
+    taken: BTreeSet<u16>,
     services: BTreeMap<(String, String), ServiceRow>,
     slices: Vec<((String, String), SliceRow)>,
     /// The files that were read, apart from the configuration itself.
@@ -83,7 +85,7 @@ impl Loaded {
         if port == 0 {
             return Err(("port", "a port from 1 to 65535 is expected".to_owned()));
         }
-        if self.ports.keys().any(|(_, taken)| *taken == port.to_string()) {
+        if !self.taken.insert(port) {
             return Err(("port", "this port is there twice".to_owned()));
         }
         self.ports.insert((namespace.to_owned(), port.to_string()), row);
@@ -111,6 +113,7 @@ fn rows(config: &FileConfig) -> Result<Loaded, Misplaced> {
         accounts: BTreeMap::new(),
         links: BTreeMap::new(),
         ports: BTreeMap::new(),
+        taken: BTreeSet::new(),
         services: BTreeMap::new(),
         slices: Vec::new(),
         named: Vec::new(),
