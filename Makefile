@@ -65,7 +65,7 @@ bench-quick: bench-programs ## our ratios to the floor against tests/bench/basel
 
 .PHONY: bench-micro
 bench-micro: ## what single decisions cost
-	cargo bench --profile bench-dev -p linkspan-bench --features micro
+	cargo bench -p linkspan-bench --features micro
 
 .PHONY: demo
 demo: clusters images ## two linked clusters, and a page in one whose backend is in the other

@@ -26,7 +26,7 @@ pub(super) struct EndpointsArgs {
     /// Name of the Service as a pod would call it: `<service>[.<namespace>[.svc.<domain>]][:<port>]`
     #[arg(value_name = "NAME", value_parser = name)]
     name: Name,
-    /// JsonForm of the output
+    /// Form of the output
     #[arg(short, long, value_enum)]
     output: Option<JsonForm>,
 }

@@ -32,7 +32,7 @@ Examples:
   link-cli --context east diagnostics identity
   link-cli --context east diagnostics identity -o json")]
 pub(super) struct IdentityArgs {
-    /// JsonForm of the output
+    /// Form of the output
     #[arg(short, long, value_enum)]
     output: Option<JsonForm>,
 }
