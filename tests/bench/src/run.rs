@@ -79,7 +79,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
         }
         scale(args, &rig, &chains, &mut results)?;
     }
-    if ["wan-first", "wan-burst", "wan-bulk", "wan-loss", "wan-ping"].iter().any(|s| args.wants(s)) {
+    if wan::SCENARIOS.iter().any(|name| args.wants(name)) {
         let wanted = wan::Wanted {
             scenario: &|name| args.wants(name),
             rounds: args.rounds.min(5),

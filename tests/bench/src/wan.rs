@@ -19,6 +19,16 @@ const DELAY: Duration = Duration::from_millis(20);
 const RATE: (u64, u64) = (200_000_000, 1_000_000);
 /// Chains that are looked at; others differ little from these.
 const CHAINS: [&str; 5] = ["floor", "linkspan", "haproxy-tcp", "nginx-stream", "stunnel"];
+/// All that can be measured.
+pub(crate) const SCENARIOS: [&str; 7] = [
+    "wan-first-byte",
+    "wan-first-byte-after-idle",
+    "wan-burst",
+    "wan-ping",
+    "wan-bulk-1",
+    "wan-bulk-8",
+    "wan-loss",
+];
 /// Connections of a burst.
 const BURST: u64 = 64;
 /// A packet that came later than this by the emulator's fault makes a result doubtful.
