@@ -103,14 +103,8 @@ pub async fn splice(
         if local_broken.poll(watch_local, || broken(local.clone()), cx).is_ready() {
             return Poll::Ready(End::Local(io::ErrorKind::ConnectionReset.into()));
         }
-        if channel_broken.poll(!flow.reads_channel(), || channel.broken(), cx).is_pending() {
-            return Poll::Pending;
-        }
-        // What the other gateway said before, such as that it ends the connection in order, may have come just now.
-        match flow.poll(channel, cx) {
-            Poll::Ready(end) => Poll::Ready(end),
-            Poll::Pending => Poll::Ready(End::Channel(io::ErrorKind::ConnectionReset.into())),
-        }
+        let broken = channel_broken.poll(!flow.reads_channel(), || channel.broken(), cx);
+        broken.map(|()| End::Channel(io::ErrorKind::ConnectionReset.into()))
     })
     .await;
     channel.set_strict(channel.tells_pauses());
