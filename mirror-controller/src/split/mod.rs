@@ -18,6 +18,7 @@ pub mod managed_fields;
 pub mod objects;
 pub mod policy;
 pub mod run;
+pub mod services;
 pub mod step;
 pub mod table;
 pub mod tell;

@@ -1,6 +1,7 @@
 //! Looks at all splits whenever anything that matters changes, and does what is to be done, while this replica leads.
 
 mod barred;
+mod unread;
 
 use crate::{
     apply::{Apply, WriteError},
@@ -49,6 +50,8 @@ use tokio::{
 const GATHER: Duration = Duration::from_millis(20);
 /// However quiet it is, everything is looked at this often.
 const PERIOD: Duration = Duration::from_secs(30);
+/// When a Service could not be read, it is tried again after this time.
+const UNREAD: Duration = Duration::from_secs(1);
 /// Longest time that one call may take.
 const CALL: Duration = Duration::from_secs(5);
 
@@ -128,12 +131,15 @@ impl Splitter {
 
     /// Changes the table, and has it looked at.
     pub(super) fn change(&self, change: impl FnOnce(&mut SplitTable)) {
-        change(&mut self.table.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut table);
+        table.name_services();
+        drop(table);
         self.changed.store(true, Ordering::Relaxed);
         self.news.notify_one();
     }
 
-    fn read<R>(&self, read: impl FnOnce(&SplitTable) -> R) -> R {
+    pub(super) fn read<R>(&self, read: impl FnOnce(&SplitTable) -> R) -> R {
         read(&self.table.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -161,6 +167,9 @@ impl Splitter {
     /// Looks at everything once. When to look again at the latest.
     async fn look(&self, memory: &mut Memory) -> Instant {
         let never = Instant::now() + PERIOD;
+        if !self.read_unread().await {
+            return Instant::now() + UNREAD;
+        }
         if !self.read(SplitTable::synced) || !self.world.read(Snapshot::local_synced) {
             return never;
         }

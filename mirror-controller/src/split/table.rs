@@ -1,6 +1,9 @@
 //! What is known that concerns splits. Pure.
 
-use crate::snapshot::{Key, Snapshot, label, standing::State};
+use crate::{
+    snapshot::{Key, Snapshot, label, standing::State},
+    split::services::Services,
+};
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice, networking::v1::NetworkPolicy};
 use kube::ResourceExt;
 use linkspan_core::api::{
@@ -59,8 +62,8 @@ pub struct SplitTable {
     pub splits: Known<TrafficSplit>,
     /// All route groups.
     pub groups: Known<HTTPRouteGroup>,
-    /// All Services that are no mirrors.
-    pub services: Known<Service>,
+    /// The Services that splits concern.
+    pub services: Services,
     /// All slices of apexes and shadows, ours and Kubernetes'.
     pub slices: Known<EndpointSlice>,
     /// All network policies.
@@ -83,9 +86,20 @@ impl SplitTable {
     pub fn synced(&self) -> bool {
         self.splits.synced
             && self.groups.synced
-            && self.services.synced
+            && self.services.synced()
             && self.slices.synced
             && self.policies.synced
+    }
+
+    /// Has the Services kept that splits name, and those at which anything of ours stands.
+    pub fn name_services(&mut self) {
+        let mut named = self.touched();
+        for (key, split) in &self.splits.items {
+            let here = |name: &str| Key::new(&key.namespace, name);
+            named.extend([here(&split.spec.service), here(&shadow_name(&split.spec.service))]);
+            named.extend(split.spec.backends.iter().map(|backend| here(&backend.service)));
+        }
+        self.services.name(named);
     }
 
     /// The slices around `apex`.

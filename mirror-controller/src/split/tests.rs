@@ -74,8 +74,10 @@ fn seeds() -> TrafficSplit {
 
 fn table(services: Vec<Service>, splits: Vec<TrafficSplit>) -> SplitTable {
     let mut table = SplitTable::default();
-    table.services.reset(services);
     table.splits.reset(splits);
+    table.name_services();
+    table.services.reset(services);
+    table.name_services();
     table
 }
 

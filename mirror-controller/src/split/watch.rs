@@ -25,12 +25,20 @@ use tokio::time::{sleep, timeout};
 const ABSENT: Duration = Duration::from_secs(10);
 
 impl Splitter {
-    /// Watches Services that are no mirrors, for ever.
+    /// Watches Services that are no mirrors, for ever; what concerns no split is not kept.
     pub async fn services(self) {
         let scope = Scope::labels(format!("!{MIRRORED_SERVICE}"));
-        let keep = |service: Service| Some(trimmed(Service { status: None, ..service }));
-        follow(Api::<Service>::all(self.client.clone()), scope, keep, |seen| {
-            self.seen(seen, "Services", |t| &mut t.services);
+        let keep = |service: Service| {
+            let concerns = self.read(|table| table.services.concerns(&service));
+            concerns.then(|| without_status(service))
+        };
+        follow(Api::<Service>::all(self.client.clone()), scope, keep, |seen| match seen {
+            Seen::Begins => self.change(|t| t.services.begins()),
+            Seen::All(all) => self.change(|t| t.services.reset(all)),
+            Seen::Now(service) => self.change(|t| t.services.seen(service)),
+            Seen::Gone(service) => self.change(|t| t.services.gone(&service)),
+            Seen::Up => {}
+            Seen::Lost(lost) => warn_lost("Services", &lost),
         })
         .await;
     }
@@ -134,11 +142,18 @@ impl Splitter {
             Seen::Now(object) => self.change(|t| list(t).seen(object)),
             Seen::Gone(object) => self.change(|t| list(t).gone(&object)),
             Seen::Up | Seen::Begins => {}
-            Seen::Lost(lost) => {
-                tracing::warn!(reason = lost.reason, error = lost.message, "{what} cannot be watched");
-            }
+            Seen::Lost(lost) => warn_lost(what, &lost),
         }
     }
+}
+
+fn warn_lost(what: &str, lost: &Lost) {
+    tracing::warn!(reason = lost.reason, error = lost.message, "{what} cannot be watched");
+}
+
+/// `service` without what nobody here reads.
+pub(super) fn without_status(service: Service) -> Service {
+    trimmed(Service { status: None, ..service })
 }
 
 /// `object` without what the API server notes of its writers.
