@@ -15,13 +15,14 @@ use k8s_openapi::api::{
 };
 use kube::{
     Api, Client, Resource, ResourceExt,
-    api::{DeleteParams, PostParams, Preconditions},
+    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
 };
 use linkspan_core::{
     api::{exported_service::ExportedService, labels::FIELD_MANAGER},
     process::kube_client::with_causes,
 };
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::json;
 use std::{fmt::Debug, sync::Arc, time::Duration};
 use tokio::{sync::watch, time::timeout};
 
@@ -132,15 +133,15 @@ impl Apply {
         made.map(|_| Written::Namespace(name))
     }
 
-    /// Reads the slice afresh and replaces its endpoints, if it is still as it was seen.
+    /// Replaces the endpoints of the slice, if it is still as it was seen: of the rest only a print is known here.
     async fn place(&self, seen: Seen, endpoints: Vec<Endpoint>) -> Result<EndpointSlice, WriteError> {
-        let api = Api::<EndpointSlice>::namespaced(self.client.clone(), &seen.key.namespace);
-        let mut slice = answer(&seen.key, timeout(WRITE_TIMEOUT, api.get(&seen.key.name)).await)?;
-        if State::of(&slice) != seen.state {
-            return Err(WriteError::Stale(seen.key));
-        }
-        slice.endpoints = endpoints;
-        self.update(slice).await
+        let api = self.api::<EndpointSlice>(&seen.key, "patch")?;
+        let State { uid, version } = &seen.state;
+        let patch = json!({"metadata": {"uid": uid, "resourceVersion": version}, "endpoints": endpoints});
+        let patch = Patch::Merge(patch);
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        let patched = api.patch(&seen.key.name, &params, &patch);
+        answer(&seen.key, timeout(WRITE_TIMEOUT, patched).await)
     }
 
     async fn create<K: Object>(&self, object: K) -> Result<K, WriteError> {
