@@ -104,6 +104,13 @@ pub(crate) async fn bare_rate(client: &Client, n: usize) -> Result<f64> {
     Ok(rate)
 }
 
+/// Objects of `kind`, a path's end, that east's controller made since its requests were forgotten. Counted at the
+/// proxy: asking the API server again and again would be most of its work.
+pub(crate) fn made(bed: &Bed, kind: &str) -> usize {
+    let seen = bed.east.server.faults().requests();
+    seen.iter().filter(|r| r.method == "POST" && r.status == 201 && r.path.contains(kind)).count()
+}
+
 /// `n` headless Services that nobody exports.
 pub(crate) async fn beside(client: &Client, n: usize) -> Result<()> {
     namespace(client, "beside").await?;

@@ -145,6 +145,11 @@ async fn one_link(options: &Options, report: &mut Report) -> Result<()> {
     report.note("first sync", "s", took);
     report.note("RSS, most during first sync", "MiB", peak);
     tokio::time::sleep(Duration::from_secs(15)).await;
+    let seen = bed.east.server.faults().requests();
+    for method in ["POST", "PATCH", "PUT", "GET"] {
+        let count = seen.iter().filter(|r| r.method == method && !r.path.contains("/leases/")).count();
+        report.note(&format!("{method} requests of it, for each mirror"), "", count as f64 / n as f64);
+    }
     let full = rss(pid)?;
     report.add(Bar::at_most(&format!("RSS with {n} mirrors"), "MiB", 60.0, full));
 
@@ -188,14 +193,10 @@ async fn one_link(options: &Options, report: &mut Report) -> Result<()> {
 
 /// Waits until `n` mirrors and slices stand; seconds from the start of the Link's list, and the most memory used.
 async fn first_sync(bed: &Bed, n: usize, pid: u32) -> Result<(f64, f64)> {
-    let made = |kind: &str| {
-        let seen = bed.east.server.faults().requests();
-        seen.iter().filter(|r| r.method == "POST" && r.status == 201 && r.path.contains(kind)).count()
-    };
     let (start, mut begun, mut peak) = (Instant::now(), None, 0.0_f64);
     loop {
-        let slices = made("/endpointslices");
-        if begun.is_none() && made("/services") > 0 {
+        let slices = load::made(bed, "/endpointslices");
+        if begun.is_none() && load::made(bed, "/services") > 0 {
             begun = Some(Instant::now());
         }
         peak = peak.max(rss(pid)?);

@@ -5,18 +5,12 @@ use crate::{
     Bed, LONG,
     load::{self, SHOP, object},
     report::{Bar, Report},
-    rss, shop,
+    rss,
 };
 use anyhow::{Context, Result, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
-use k8s_openapi::{
-    ByteString,
-    api::core::v1::{Secret, Service},
-};
-use kube::{
-    Api,
-    api::{ListParams, PostParams},
-};
+use k8s_openapi::{ByteString, api::core::v1::Secret};
+use kube::{Api, api::PostParams};
 use linkspan_core::api::{
     exported_service::{ExportedPort, ExportedService, ExportedServiceSpec},
     labels,
@@ -54,18 +48,13 @@ pub(crate) async fn measure(links: usize, report: &mut Report) -> Result<()> {
     eprintln!("{links} Links with {SERVICES} Services each");
     let mut bed = Bed::new(&[]).await?;
     let relays = prepare(&bed, links).await?;
+    bed.east.server.faults().forget_requests();
     bed.east.start_controller().await?;
     let pid = bed.east.controller()?.pid();
-    let mirrors = async || -> Result<usize> {
-        let of = ListParams::default().labels(&format!("{}=true", labels::MIRRORED));
-        let all = Api::<Service>::namespaced(bed.in_east.clone(), SHOP).list_metadata(&of).await?;
-        Ok(all.items.len())
-    };
     let start = Instant::now();
     until(LONG, async || {
-        let count = mirrors().await?;
+        let count = load::made(&bed, "/services");
         ensure!(count >= links * SERVICES, "{count} mirrors");
-        tokio::time::sleep(Duration::from_secs(1)).await;
         Ok(())
     })
     .await?;
@@ -88,6 +77,7 @@ pub(crate) async fn measure(links: usize, report: &mut Report) -> Result<()> {
 /// Something new is exported for every Link but the first: seconds until all of it is mirrored.
 async fn news(bed: &Bed, links: usize, name: &str) -> Result<f64> {
     let client = &bed.in_west;
+    bed.east.server.faults().forget_requests();
     let start = Instant::now();
     let all = stream::iter(1..links).map(|n| async move {
         let namespace = format!("cluster-{n}");
@@ -95,16 +85,9 @@ async fn news(bed: &Bed, links: usize, name: &str) -> Result<f64> {
         api.create(&PostParams::default(), &export(&namespace, name)).await
     });
     all.buffer_unordered(32).try_collect::<Vec<_>>().await?;
-    let (services, _) = shop(&bed.in_east);
     until(Duration::from_secs(120), async || {
-        let of = ListParams::default().labels(&format!("{}=true", labels::MIRRORED));
-        let all = services.list_metadata(&of).await?.items;
-        let prefix = format!("{name}-");
-        let count = all
-            .iter()
-            .filter(|s| s.metadata.name.as_deref().unwrap_or_default().starts_with(&prefix))
-            .count();
-        ensure!(count == links - 1, "{count} of {} mirrors of {name}", links - 1);
+        let count = load::made(bed, "/services");
+        ensure!(count >= links - 1, "{count} of {} mirrors of {name}", links - 1);
         Ok(())
     })
     .await?;

@@ -45,7 +45,8 @@ pub(crate) enum Load {
     /// Carry `bytes` in all over `flows` connections; `pace` as in [`Request::Down`].
     Bulk { flows: u64, bytes: u64, up: bool, pace: u32 },
     /// Closed loop: so many requests in all over keep-alive connections, each of which was used once before. With
-    /// `hold`, it says [`READY`] then, and begins when there is such a file.
+    /// `hold`, it says [`READY`] then, begins when there is such a file, and afterwards keeps the connections until the
+    /// process is killed: what making and ending them costs is no part of a request.
     Http { connections: u64, requests: u64, hold: Option<PathBuf> },
     /// New connections, `at_once` at a time, each for one small exchange; `bursts` times all at once, `gap` apart.
     Connect { at_once: u64, bursts: u64, gap: Duration },
@@ -68,9 +69,12 @@ pub(crate) struct Done {
     pub(crate) latency: Option<Latency>,
 }
 
-/// Does it, to `address`.
-pub(crate) async fn run(address: SocketAddr, load: Load) -> Result<Done> {
-    let mut began = Instant::now();
+/// Does it, to `address`, and tells `say` what was done.
+pub(crate) async fn run(address: SocketAddr, load: Load, say: impl Fn(&Done) -> Result<()>) -> Result<()> {
+    let began = Instant::now();
+    let told = |units, latencies, began: Instant| {
+        say(&Done { units, seconds: began.elapsed().as_secs_f64(), latency: summary(latencies) })
+    };
     let (units, latencies) = match load {
         Load::Bulk { flows, bytes, up, pace } => {
             (bulk(address, flows, bytes / flows, up, pace).await?, vec![])
@@ -78,14 +82,20 @@ pub(crate) async fn run(address: SocketAddr, load: Load) -> Result<Done> {
         Load::Http { connections, requests, hold } => {
             let kept =
                 established(address, connections, async |tcp, buffer| http::ask(tcp, buffer).await).await?;
-            if let Some(file) = hold {
+            if let Some(file) = &hold {
                 println!("{READY}");
                 while !file.exists() {
                     sleep(Duration::from_millis(5)).await;
                 }
             }
-            began = Instant::now();
-            requesting(kept, requests).await?
+            let began = Instant::now();
+            let (kept, latencies) = requesting(kept, requests).await?;
+            told(latencies.len() as u64, latencies, began)?;
+            if hold.is_some() {
+                std::future::pending::<()>().await;
+            }
+            drop(kept);
+            return Ok(());
         }
         Load::Connect { at_once, bursts, gap } => bursting(address, at_once, bursts, gap).await?,
         Load::Churn { at_once, count } => churning(address, at_once, count).await?,
@@ -96,7 +106,7 @@ pub(crate) async fn run(address: SocketAddr, load: Load) -> Result<Done> {
             std::future::pending().await
         }
     };
-    Ok(Done { units, seconds: began.elapsed().as_secs_f64(), latency: summary(latencies) })
+    told(units, latencies, began)
 }
 
 async fn connect(address: SocketAddr) -> Result<TcpStream> {
@@ -178,7 +188,8 @@ async fn echo_once(tcp: &mut TcpStream) -> Result<()> {
     Ok(())
 }
 
-async fn requesting(connections: Vec<TcpStream>, requests: u64) -> Result<(u64, Vec<Duration>)> {
+/// The connections are handed back.
+async fn requesting(connections: Vec<TcpStream>, requests: u64) -> Result<(Vec<TcpStream>, Vec<Duration>)> {
     let left = Arc::new(AtomicU64::new(requests));
     let count = connections.len() as u64;
     let mut connections = connections.into_iter();
@@ -192,11 +203,11 @@ async fn requesting(connections: Vec<TcpStream>, requests: u64) -> Result<(u64, 
                 http::ask(&mut tcp, &mut buffer).await?;
                 latencies.push(began.elapsed());
             }
-            Ok(latencies)
+            Ok((tcp, latencies))
         }
     };
-    let latencies = together(count, one).await?.concat();
-    Ok((latencies.len() as u64, latencies))
+    let (connections, latencies): (Vec<_>, Vec<_>) = together(count, one).await?.into_iter().unzip();
+    Ok((connections, latencies.concat()))
 }
 
 fn take_one(left: &AtomicU64) -> bool {

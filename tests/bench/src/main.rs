@@ -103,9 +103,11 @@ async fn serve(command: Command) -> Result<()> {
         Command::Backend { listen } => backend::serve(listen).await,
         Command::Load { address, load } => {
             let load = serde_json::from_str(&load).context("the load is no JSON")?;
-            let done = load::run(address, load).await?;
-            println!("{}", serde_json::to_string(&done)?);
-            Ok(())
+            load::run(address, load, |done| {
+                println!("{}", serde_json::to_string(done)?);
+                Ok(())
+            })
+            .await
         }
         Command::Floor { side, listen, next, certs, suite } => match side {
             FloorSide::Egress => floor::egress(listen, next, &certs, &suite).await,

@@ -33,6 +33,8 @@ const MORE_LISTENERS: u16 = 20_000;
 const START: Duration = Duration::from_secs(60);
 /// A load that is not done after this has failed.
 const LOAD: Duration = Duration::from_secs(180);
+/// A chain that used no CPU for this long has come to rest.
+const SETTLED: Duration = Duration::from_millis(200);
 /// Time between two looks at a load.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -257,7 +259,7 @@ impl Rig {
     pub(crate) fn cost(&self, chain: &Chain, load: &Load) -> Result<Cost> {
         let folder = Scratch::new("hold")?;
         let file = folder.path().join("go");
-        let held = match load {
+        let mut held = match load {
             Load::Http { connections, requests, .. } => {
                 let hold = Some(file.clone());
                 let load = Load::Http { connections: *connections, requests: *requests, hold };
@@ -272,11 +274,11 @@ impl Rig {
         };
         let (cpu, all, busy) = read()?;
         let began = Instant::now();
-        let done = match held {
+        let done = match &mut held {
             None => self.load(chain.entry, load).with_context(|| chain.name.clone())?,
-            Some(mut process) => {
+            Some(process) => {
                 fs::write(&file, "")?;
-                finish(&mut process).with_context(|| chain.name.clone())?
+                finish(process).with_context(|| chain.name.clone())?
             }
         };
         // The last flows end after their client has.
@@ -284,6 +286,9 @@ impl Rig {
         let took = began.elapsed().as_secs_f64() * cores();
         let (cpu_after, all_after, busy_after) = read()?;
         let others = ((busy_after - busy) - (all_after - all)).max(0.0) / took;
+        if held.take().is_some() {
+            settle(chain)?;
+        }
         Ok(Cost { done, cpu: cpu_after - cpu, others })
     }
 
@@ -356,6 +361,21 @@ fn finish(process: &mut Process) -> Result<Done> {
         alive?;
         ensure!(Instant::now() < end, "a load takes too long");
         std::thread::sleep(POLL);
+    }
+}
+
+/// Waits until a chain has ended the connections of a load: what comes next does not pay for them.
+fn settle(chain: &Chain) -> Result<()> {
+    let end = Instant::now() + LOAD;
+    let mut before = chain.cpu(&Processes::now()?);
+    loop {
+        std::thread::sleep(SETTLED);
+        let now = chain.cpu(&Processes::now()?);
+        if now <= before {
+            return Ok(());
+        }
+        ensure!(Instant::now() < end, "{} does not come to rest after a load", chain.name);
+        before = now;
     }
 }
 

@@ -126,7 +126,10 @@ fn machine() -> String {
     let cpu = read("/proc/cpuinfo");
     let model = cpu.lines().find_map(|l| l.strip_prefix("model name")).unwrap_or_default();
     let kernel = read("/proc/sys/kernel/osrelease");
-    format!("{} x{}, Linux {}", model.trim_matches([' ', '\t', ':']), crate::rig::cores(), kernel.trim())
+    // New network namespaces take it over; over a WAN it decides much.
+    let congestion = read("/proc/sys/net/ipv4/tcp_congestion_control");
+    let (model, cores) = (model.trim_matches([' ', '\t', ':']), crate::rig::cores());
+    format!("{model} x{cores}, Linux {}, TCP {}", kernel.trim(), congestion.trim())
 }
 
 fn adapters(args: &RunArgs, rig: &Rig, results: &mut Results) -> Result<Vec<Adapter>> {
@@ -256,7 +259,7 @@ fn flows(args: &RunArgs, rig: &Rig, chains: &[Chain], results: &mut Results) {
 /// CPU per request in relation to that with fewer connections, or fewer listeners.
 fn scale(args: &RunArgs, rig: &Rig, chains: &[Chain], results: &mut Results) -> Result<()> {
     let per_request = |chain: &Chain, connections: u64| -> Result<f64> {
-        let requests = 20_000.max(connections * 4);
+        let requests = 20_000.max(connections * 20);
         let cost = rig.cost(chain, &Load::Http { connections, requests, hold: None })?;
         Ok(cost.cpu / cost.done.units as f64)
     };
