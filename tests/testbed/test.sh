@@ -17,6 +17,6 @@ count_check "the version before" "$BED/previous.sh" programs
 count_tests "workspace tests" timeout 2400 cargo test --workspace --profile dev-image --no-fail-fast -- --show-output
 count_check "clusters $*" "$BED/clusters.sh" "$@"
 count_check "images" env PROFILE=dev-image "$BED/images.sh"
-# Availability under load takes some 25 minutes, and two of its bars are missed: it names its skip here; `make test-availability` runs it.
+# Availability under load takes some 25 minutes: it names its skip here; `make test-availability` runs it.
 count_tests "cluster tests" timeout 2400 cargo test -p linkspan-tests --profile dev-image --features clusters --test 'clusters_*' --no-fail-fast -- --show-output
 summary
