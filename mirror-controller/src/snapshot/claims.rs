@@ -179,7 +179,7 @@ impl Snapshot {
             self.unclaim(&key, &origin);
         }
         for (key, origin) in new {
-            self.dirty.insert(key.clone());
+            self.mark(key.clone());
             let claims = &mut self.names.entry(key).or_default().claims;
             if let Err(place) = claims.binary_search_by(|claim| (*claim.origin).cmp(&origin)) {
                 let origin = Arc::new(origin);
@@ -191,7 +191,7 @@ impl Snapshot {
     }
 
     fn unclaim(&mut self, key: &Key, origin: &Origin) {
-        self.dirty.insert(key.clone());
+        self.mark(key.clone());
         let Some(name) = self.names.get_mut(key) else { return };
         let Ok(place) = name.claims.binary_search_by(|claim| (*claim.origin).cmp(origin)) else { return };
         if name.claims.remove(place).mirrored {

@@ -61,7 +61,7 @@ impl Snapshot {
     fn mark_namespace(&mut self, name: &str) {
         let inside = self.names.range(Key::new(name, "")..).take_while(|(key, _)| key.namespace == name);
         let keys: Vec<Key> = inside.map(|(key, _)| key.clone()).collect();
-        self.dirty.extend(keys);
+        keys.into_iter().for_each(|key| self.mark(key));
     }
 
     /// Forgets `key` when nothing is known of it.
@@ -119,10 +119,11 @@ impl Snapshot {
     fn put_service(&mut self, key: &Key, service: Option<Box<StandingService>>) {
         let root = |service: &StandingService| Some(Key::new(&key.namespace, &**service.root.as_ref()?));
         let name = self.names.entry(key.clone()).or_default();
-        self.dirty.extend(service.as_deref().and_then(root));
+        let new_root = service.as_deref().and_then(root);
         let old = std::mem::replace(&mut name.service, service);
-        self.dirty.extend(old.as_deref().and_then(root));
-        self.dirty.insert(key.clone());
+        let old_root = old.as_deref().and_then(root);
+        let touched = new_root.into_iter().chain(old_root).chain([key.clone()]);
+        touched.for_each(|key| self.mark(key));
         self.tidy(key);
     }
 
@@ -156,7 +157,7 @@ impl Snapshot {
                 slices.push(slice);
             }
         }
-        self.dirty.insert(key.clone());
+        self.mark(key.clone());
     }
 
     /// The slice `name`, kept with the Service `key`, was deleted in this last state, or is ours no longer.
@@ -171,7 +172,7 @@ impl Snapshot {
         if let Some(known) = self.names.get_mut(key) {
             known.slices.retain(|slice| &*slice.name != name);
         }
-        self.dirty.insert(key.clone());
+        self.mark(key.clone());
         self.tidy(key);
     }
 
@@ -191,7 +192,7 @@ impl Snapshot {
 
     /// Kubernetes made or changed a slice for a Service that may be a mirror.
     pub fn kubernetes_slice_seen(&mut self, service: Key, slice: KubernetesSlice) {
-        self.dirty.insert(service.clone());
+        self.mark(service.clone());
         let slices = self.kubernetes_slices.entry(service).or_default();
         slices.retain(|known| known.key != slice.key);
         slices.push(slice);
@@ -245,7 +246,7 @@ impl Snapshot {
         if let Some(ports) = &self.ports {
             let owners = touch.ports.iter().filter_map(|port| ports.owner(*port).cloned());
             let owners: Vec<Key> = owners.collect();
-            self.dirty.extend(owners);
+            owners.into_iter().for_each(|key| self.mark(key));
         }
         self.mark_if_complete(before);
     }

@@ -4,8 +4,9 @@
 //! name is decided anew as a whole, so the order of events does not matter. Each side says whether it was listed
 //! completely (`synced`): before that, nothing is deleted.
 //!
-//! What is kept is small ([`standing`], [`packed`]): there may be ten thousand mirrors.
+//! What is kept is small ([`standing`], [`packed`]): there may be ten thousand mirrors. Names wait in `backlog`.
 
+mod backlog;
 mod claims;
 mod listed;
 mod local;
@@ -13,6 +14,7 @@ pub mod packed;
 mod print;
 pub mod standing;
 
+use backlog::Backlog;
 pub use claims::{Counts, Origin};
 pub use listed::Listed;
 pub use local::Name;
@@ -32,11 +34,7 @@ use linkspan_core::api::{
     labels::{CLUSTER_NAME, SLICE_SERVICE_NAME},
     selector, split,
 };
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 /// Namespace and name of a namespaced object.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -113,7 +111,7 @@ pub struct Snapshot {
     kubernetes_slices: BTreeMap<Key, Vec<KubernetesSlice>>,
     troubles: BTreeMap<Arc<Origin>, Verdict>,
     mirrored: BTreeMap<String, usize>,
-    dirty: BTreeSet<Key>,
+    backlog: Backlog,
 }
 
 impl Snapshot {
@@ -127,44 +125,39 @@ impl Snapshot {
             && self.ports.is_some()
     }
 
-    /// Names that must be decided anew, taken out.
+    /// Names that must be decided anew, taken out in the order of their turns.
     pub fn take_dirty(&mut self, at_most: usize) -> Vec<Key> {
-        let mut taken = Vec::new();
-        while taken.len() < at_most
-            && let Some(key) = self.dirty.pop_first()
-        {
-            taken.push(key);
-        }
-        taken
+        std::iter::from_fn(|| self.backlog.next()).take(at_most).collect()
     }
 
     /// Whether any name must be decided anew.
     pub fn is_dirty(&self) -> bool {
-        !self.dirty.is_empty()
+        !self.backlog.is_empty()
     }
 
     /// How many names must be decided anew.
     pub fn dirty_len(&self) -> usize {
-        self.dirty.len()
+        self.backlog.len()
     }
 
     /// `key` must be decided anew.
     pub fn mark(&mut self, key: Key) {
-        self.dirty.insert(key);
+        let stands = self.service(&key).is_some();
+        self.backlog.add(key, stands);
     }
 
     /// Every name that is claimed, or holds anything of ours, must be decided anew.
     pub fn mark_all(&mut self) {
-        self.dirty.extend(self.names.keys().cloned());
-        if let Some(ports) = &self.ports {
-            self.dirty.extend(ports.mirrors().cloned());
-        }
+        let held = self.ports.iter().flat_map(|ports| ports.mirrors());
+        let all: Vec<Key> = self.names.keys().chain(held).cloned().collect();
+        all.into_iter().for_each(|key| self.mark(key));
     }
 
     /// Everything of link `link` must be decided anew.
     pub fn mark_link(&mut self, link: &str) {
         let of_link = self.names.iter().filter(|(_, name)| name.is_of(link));
-        self.dirty.extend(of_link.map(|(key, _)| key.clone()));
+        let all: Vec<Key> = of_link.map(|(key, _)| key.clone()).collect();
+        all.into_iter().for_each(|key| self.mark(key));
     }
 
     /// The names where the listing of one side may now allow a deletion.

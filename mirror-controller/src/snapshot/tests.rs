@@ -5,7 +5,9 @@ use crate::fixtures::{export, link, service_gone, service_seen, synced};
 use k8s_openapi::api::core::v1::Service;
 
 fn dirty(snapshot: &mut Snapshot) -> Vec<String> {
-    snapshot.take_dirty(usize::MAX).into_iter().map(|key| key.name).collect()
+    let mut names: Vec<String> = snapshot.take_dirty(usize::MAX).into_iter().map(|key| key.name).collect();
+    names.sort();
+    names
 }
 
 #[test]
