@@ -68,7 +68,8 @@ pub(crate) async fn published(client: &Client, n: usize, within: Duration) -> Re
     .await
 }
 
-/// Objects per second that a loop makes which does nothing else: Services and slices as the controller writes them.
+/// Objects per second that a loop makes which does nothing else: `n` Services and slices as the controller writes them.
+/// An API server that holds many is slower, so both must make as many.
 pub(crate) async fn bare_rate(client: &Client, n: usize) -> Result<f64> {
     let (services, slices) = shop(client);
     let (services, slices) = (&services, &slices);

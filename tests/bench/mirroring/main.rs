@@ -123,7 +123,7 @@ async fn one_link(options: &Options, report: &mut Report) -> Result<()> {
     report.note("RSS with nothing to mirror", "MiB", rss(pid)?);
 
     eprintln!("a bare loop that makes the same objects");
-    let bare = load::bare_rate(&bed.in_east, n.min(3000)).await?;
+    let bare = load::bare_rate(&bed.in_east, n).await?;
     report.note("bare create loop", "objects/s", bare);
 
     eprintln!("{n} exported Services in west, while nobody mirrors");
