@@ -15,11 +15,11 @@ use k8s_openapi::api::{
 };
 use kube::{
     Api, Client, Resource, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
+    api::{DeleteParams, Patch, PostParams, Preconditions},
 };
 use linkspan_core::{
     api::{exported_service::ExportedService, labels::FIELD_MANAGER},
-    process::kube_client::with_causes,
+    process::kube_client::{as_manager, with_causes},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
@@ -138,9 +138,8 @@ impl Apply {
         let api = self.api::<EndpointSlice>(&seen.key, "patch")?;
         let State { uid, version } = &seen.state;
         let patch = json!({"metadata": {"uid": uid, "resourceVersion": version}, "endpoints": endpoints});
-        let patch = Patch::Merge(patch);
-        let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        let patched = api.patch(&seen.key.name, &params, &patch);
+        let (manager, patch) = (as_manager(), Patch::Merge(patch));
+        let patched = api.patch(&seen.key.name, &manager, &patch);
         answer(&seen.key, timeout(WRITE_TIMEOUT, patched).await)
     }
 

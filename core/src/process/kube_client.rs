@@ -2,7 +2,7 @@
 //!
 //! Host names are looked up by [`Names`], never by libc: our executables are static.
 
-use crate::process::resolver::Names;
+use crate::{api::labels::FIELD_MANAGER, process::resolver::Names};
 use hyper_util::{
     client::legacy::{
         Client as HyperClient,
@@ -12,6 +12,7 @@ use hyper_util::{
 };
 use kube::{
     Client, Config,
+    api::PatchParams,
     client::{Body, ClientBuilder, ConfigExt},
     config::{KubeConfigOptions, Kubeconfig},
 };
@@ -157,6 +158,11 @@ pub fn client_within(config: Config, limit: Option<Duration>) -> Result<Client, 
     }
     let names = Names::system().map_err(|e| ConnectError::Client(server.clone(), e))?;
     client_by_name(config, names, limit).map_err(|e| wrong(&e))
+}
+
+/// A patch in our name: the API server notes who wrote which field.
+pub fn as_manager() -> PatchParams {
+    PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() }
 }
 
 /// The stack that kube builds by default, on a connector that looks names up by `names`.

@@ -5,14 +5,17 @@
 //! nobody is sent to the gateways any more, and only then what we made goes. Done twice it does nothing. Nobody may be
 //! there who adds the key again: stop the controller first.
 
-use crate::api::labels::{FIELD_MANAGER, MANAGED_BY, SHADOW, SLICE_MANAGED_BY, SLICE_SERVICE_NAME, SPLIT};
+use crate::{
+    api::labels::{MANAGED_BY, SHADOW, SLICE_MANAGED_BY, SLICE_SERVICE_NAME, SPLIT},
+    process::kube_client::as_manager,
+};
 use k8s_openapi::api::{
     core::v1::Service,
     discovery::v1::{EndpointConditions, EndpointSlice},
 };
 use kube::{
     Api, Client, ResourceExt,
-    api::{DeleteParams, ListParams, Patch, PatchParams},
+    api::{DeleteParams, ListParams, Patch},
 };
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -75,7 +78,9 @@ pub async fn undo_splits(client: &Client, patience: Patience) -> Result<Vec<Stri
     for apex in &apexes {
         let patch = json!({"metadata": {"labels": {SPLIT: Value::Null}}});
         let api = Api::<Service>::namespaced(client.clone(), &apex.namespace().unwrap_or_default());
-        gone_is_fine(call(&told(apex), api.patch(&apex.name_any(), &manager(), &Patch::Merge(patch))).await)?;
+        gone_is_fine(
+            call(&told(apex), api.patch(&apex.name_any(), &as_manager(), &Patch::Merge(patch))).await,
+        )?;
     }
     Ok(apexes.iter().map(told).collect())
 }
@@ -86,7 +91,7 @@ async fn release(client: &Client, apex: &Service) -> Result<(), String> {
     for _ in 0..TRIES {
         let Some(now) = call(&told(apex), api.get_opt(&apex.name_any())).await? else { return Ok(()) };
         let Some(patch) = release_patch(&now) else { return Ok(()) };
-        match timeout(CALL, api.patch(&apex.name_any(), &manager(), &patch)).await {
+        match timeout(CALL, api.patch(&apex.name_any(), &as_manager(), &patch)).await {
             Ok(Ok(_)) => return Ok(()),
             // Somebody was quicker: look again.
             Ok(Err(kube::Error::Api(status))) if matches!(status.code, 409 | 422) => {}
@@ -141,7 +146,7 @@ async fn close(client: &Client, slice: &EndpointSlice) -> Result<(), String> {
     }
     let api = Api::<EndpointSlice>::namespaced(client.clone(), &slice.namespace().unwrap_or_default());
     let patch = Patch::Merge(json!({"endpoints": endpoints}));
-    gone_is_fine(call(&slice.name_any(), api.patch(&slice.name_any(), &manager(), &patch)).await)
+    gone_is_fine(call(&slice.name_any(), api.patch(&slice.name_any(), &as_manager(), &patch)).await)
 }
 
 async fn delete<K>(client: &Client, object: &K) -> Result<(), String>
@@ -157,10 +162,6 @@ where
 
 fn told(service: &Service) -> String {
     format!("{}/{}", service.namespace().unwrap_or_default(), service.name_any())
-}
-
-fn manager() -> PatchParams {
-    PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() }
 }
 
 const NOT_FOUND: &str = "not found";

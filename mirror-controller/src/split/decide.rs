@@ -132,7 +132,7 @@ fn want(
     split: &TrafficSplit,
     left_out: &mut Vec<Why>,
 ) -> Result<Wanted, Why> {
-    let Some(service) = table.services.items.get(apex) else {
+    let Some(service) = table.services.known.items.get(apex) else {
         let what = match elsewhere.mirror(apex) {
             Some(_) => Why::new(
                 "ApexIsMirror",
@@ -148,7 +148,7 @@ fn want(
     let spec = service.spec.clone().unwrap_or_default();
     unsuitable(service, &spec, apex).map_or(Ok(()), Err)?;
     let shadow = Key::new(&apex.namespace, shadow_name(&apex.name));
-    if table.services.items.contains_key(&shadow) && table.shadow(apex).is_none() {
+    if table.services.known.items.contains_key(&shadow) && table.shadow(apex).is_none() {
         let message = format!("Service {} is in the way and is not ours: rename or delete it", shadow.name);
         return Err(Why::new("NameTaken", message));
     }
@@ -306,7 +306,7 @@ fn place(
         let target = mirror.ports.get(&number).cloned().ok_or_else(without)?;
         return Ok(Place::Link(Remote { link: mirror.link, target }));
     }
-    let Some(service) = table.services.items.get(&key) else {
+    let Some(service) = table.services.known.items.get(&key) else {
         let message = format!("backend {name} does not exist: its share goes to the others until it does");
         return Err(Why::new("BackendUnknown", message));
     };

@@ -32,7 +32,7 @@ use std::{
 };
 use tokio::{
     sync::{Notify, watch},
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
 
 /// Changes within this time are looked at together.
@@ -206,7 +206,7 @@ impl Splitter {
                 memory.retries.retain(|key, _| apexes.contains(key));
                 let mut work = BTreeMap::new();
                 for key in apexes {
-                    let apex = table.services.items.get(&key);
+                    let apex = table.services.known.items.get(&key);
                     let scene = Scene {
                         key: &key,
                         apex,
@@ -322,5 +322,13 @@ impl Splitter {
                 barred
             }
         }
+    }
+}
+
+/// What the API server answers, or one sentence that says why it does not.
+async fn call<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, String> {
+    match timeout(CALL, request).await {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(_) => Err("the API server did not answer in time".to_owned()),
     }
 }

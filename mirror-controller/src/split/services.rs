@@ -5,20 +5,18 @@
 //! is decided.
 
 use crate::{
-    snapshot::{Key, label, standing::State},
-    split::table::{has_key, is_labelled},
+    snapshot::{Key, label},
+    split::table::{Known, has_key, is_labelled},
 };
 use k8s_openapi::api::core::v1::Service;
-use kube::ResourceExt;
 use linkspan_core::api::labels::{MIRRORED_SERVICE, SPLIT_APEX};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 /// Services that are no mirrors, as far as splits concern them.
 #[derive(Debug, Default)]
 pub struct Services {
-    /// What is known.
-    pub items: BTreeMap<Key, Service>,
-    listed: bool,
+    /// Those that are kept.
+    pub known: Known<Service>,
     named: BTreeSet<Key>,
     /// Named since the newest list began, which may have passed them over.
     named_late: BTreeSet<Key>,
@@ -28,31 +26,36 @@ pub struct Services {
 impl Services {
     /// Whether what is known is all that concerns splits.
     pub fn synced(&self) -> bool {
-        self.listed && self.unread.is_empty()
+        self.known.synced && self.unread.is_empty()
     }
 
     /// Those that must be read; the answer goes to [`Services::answered`].
     pub fn unread(&self) -> Vec<Key> {
-        if self.listed { self.unread.iter().cloned().collect() } else { Vec::new() }
+        if self.known.synced { self.unread.iter().cloned().collect() } else { Vec::new() }
     }
 
     /// Whether `service` concerns a split, or did.
     pub fn concerns(&self, service: &Service) -> bool {
         let key = Key::of(service);
-        is_marked(service) || self.named.contains(&key) || self.items.contains_key(&key)
+        is_marked(service) || self.named.contains(&key) || self.known.items.contains_key(&key)
     }
 
     /// These names matter, and no others.
     pub fn name(&mut self, named: BTreeSet<Key>) {
         for key in named.difference(&self.named) {
             self.named_late.insert(key.clone());
-            if !self.items.contains_key(key) {
+            if !self.known.items.contains_key(key) {
                 self.unread.insert(key.clone());
             }
         }
         self.unread.retain(|key| named.contains(key));
-        self.items.retain(|key, service| named.contains(key) || is_marked(service));
         self.named = named;
+        self.forget_others();
+    }
+
+    fn forget_others(&mut self) {
+        let Self { known, named, .. } = self;
+        known.items.retain(|key, service| named.contains(key) || is_marked(service));
     }
 
     /// A list begins.
@@ -62,33 +65,22 @@ impl Services {
 
     /// `all` is what a list brought.
     pub fn reset(&mut self, all: impl IntoIterator<Item = Service>) {
-        self.items = all.into_iter().map(|service| (Key::of(&service), service)).collect();
-        self.unread = self.named_late.iter().filter(|key| !self.items.contains_key(key)).cloned().collect();
-        self.listed = true;
+        self.known.reset(all);
+        self.unread =
+            self.named_late.iter().filter(|key| !self.known.items.contains_key(key)).cloned().collect();
     }
 
     /// `service` is there; an older state than what is known is no news.
     pub fn seen(&mut self, service: Service) {
-        let key = Key::of(&service);
-        self.unread.remove(&key);
-        let older = |known: &Service| State::of(&service).is_older(&State::of(known));
-        if self.items.get(&key).is_some_and(older) {
-            return;
-        }
-        if is_marked(&service) || self.named.contains(&key) {
-            self.items.insert(key, service);
-        } else {
-            self.items.remove(&key);
-        }
+        self.unread.remove(&Key::of(&service));
+        self.known.seen(service);
+        self.forget_others();
     }
 
     /// `service` was deleted; another may stand under its name by now.
     pub fn gone(&mut self, service: &Service) {
-        let key = Key::of(service);
-        self.unread.remove(&key);
-        if self.items.get(&key).is_some_and(|known| known.uid() == service.uid()) {
-            self.items.remove(&key);
-        }
+        self.unread.remove(&Key::of(service));
+        self.known.gone(service);
     }
 
     /// What reading `key` brought. What the watch told meanwhile is newer.
@@ -97,7 +89,7 @@ impl Services {
         if self.unread.remove(key)
             && let Some(service) = service.filter(no_mirror)
         {
-            self.items.insert(key.clone(), service);
+            self.known.seen(service);
         }
     }
 }
@@ -110,6 +102,7 @@ fn is_marked(service: &Service) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kube::ResourceExt;
     use serde_json::{from_value, json};
 
     fn service(name: &str, version: u32) -> Service {
@@ -129,7 +122,7 @@ mod tests {
     }
 
     fn names(services: &Services) -> Vec<&str> {
-        services.items.keys().map(|key| key.name.as_str()).collect()
+        services.known.items.keys().map(|key| key.name.as_str()).collect()
     }
 
     /// What the watch brings of `service`.
@@ -154,7 +147,7 @@ mod tests {
         bare.metadata.name = Some("api".to_owned());
         services.name(BTreeSet::new());
         watched(&mut services, bare);
-        assert!(services.items.is_empty() && services.synced());
+        assert!(services.known.items.is_empty() && services.synced());
     }
 
     #[test]
@@ -180,7 +173,7 @@ mod tests {
         services.answered(&key("made"), Some(service("made", 6)));
         services.answered(&key("deleted"), Some(service("deleted", 6)));
         assert_eq!(names(&services), ["made"]);
-        assert_eq!(services.items[&key("made")].resource_version().unwrap(), "7");
+        assert_eq!(services.known.items[&key("made")].resource_version().unwrap(), "7");
         services.name([key("made")].into());
         assert!(services.synced(), "what is not named any more need not be read");
     }

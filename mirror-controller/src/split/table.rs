@@ -120,14 +120,14 @@ impl SplitTable {
 
     /// The shadow of `apex`, if it stands.
     pub fn shadow(&self, apex: &Key) -> Option<&Service> {
-        let service = self.services.items.get(&Key::new(&apex.namespace, shadow_name(&apex.name)))?;
+        let service = self.services.known.items.get(&Key::new(&apex.namespace, shadow_name(&apex.name)))?;
         (label(&service.metadata, SPLIT_APEX) == Some(apex.name.as_str())).then_some(service)
     }
 
     /// Apexes at which anything of ours stands.
     pub fn touched(&self) -> BTreeSet<Key> {
         let mut touched = BTreeSet::new();
-        for (key, service) in &self.services.items {
+        for (key, service) in &self.services.known.items {
             if let Some(apex) = label(&service.metadata, SPLIT_APEX) {
                 touched.insert(Key::new(&key.namespace, apex));
             } else if is_labelled(service) || has_key(service) {

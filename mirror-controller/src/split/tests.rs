@@ -224,7 +224,7 @@ impl Cluster {
     }
 
     fn apex(&self) -> &Service {
-        &self.table.services.items[&Self::key()]
+        &self.table.services.known.items[&Self::key()]
     }
 
     fn put_slice(&mut self, mut slice: EndpointSlice) {
@@ -238,12 +238,12 @@ impl Cluster {
         self.version += 1;
         service.metadata.resource_version = Some(self.version.to_string());
         service.metadata.uid.get_or_insert_with(|| format!("u{}", self.version));
-        self.table.services.items.insert(Key::of(&service), service);
+        self.table.services.known.items.insert(Key::of(&service), service);
     }
 
     /// Kubernetes' own controller catches up: slices follow selectors and labels.
     fn kubernetes(&mut self) {
-        let services: Vec<Service> = self.table.services.items.values().cloned().collect();
+        let services: Vec<Service> = self.table.services.known.items.values().cloned().collect();
         for service in services {
             let selected = service.spec.as_ref().unwrap().selector.as_ref().unwrap();
             let matched = selected.iter().all(|(k, v)| k == "app" && v == APEX);
@@ -264,7 +264,7 @@ impl Cluster {
             self.put_slice(from_value(slice).unwrap());
         }
         let shadow = Key::new("default", shadow_name(APEX));
-        if !self.table.services.items.contains_key(&shadow) {
+        if !self.table.services.known.items.contains_key(&shadow) {
             self.table.slices.items.remove(&Key::new("default", format!("{}-k8s", shadow.name)));
         }
     }
@@ -299,7 +299,7 @@ impl Cluster {
         let assigned = BTreeMap::from([(target(&key, 8080), 10_500)]);
         let scene = Scene {
             key: &key,
-            apex: self.table.services.items.get(&key),
+            apex: self.table.services.known.items.get(&key),
             wanted: wanted.map(|w| (w, &assigned)),
             shadow: self.table.shadow(&key),
             around: self.table.slices_of(&key),
@@ -333,7 +333,7 @@ impl Cluster {
             Step::Change(Change::CreateService(s) | Change::UpdateService(s)) => self.put_service(*s),
             Step::Change(Change::CreateSlice(s) | Change::UpdateSlice(s)) => self.put_slice(*s),
             Step::Change(Change::DeleteService(seen)) => {
-                self.table.services.items.remove(&seen.key);
+                self.table.services.known.items.remove(&seen.key);
             }
             Step::Change(Change::DeleteSlice(seen)) => {
                 self.table.slices.items.remove(&seen.key);

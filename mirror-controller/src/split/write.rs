@@ -10,14 +10,11 @@ use crate::{
     },
 };
 use k8s_openapi::api::core::v1::Service;
-use kube::{
-    Api, Client,
-    api::{Patch, PatchParams},
-};
+use kube::{Api, Client, api::Patch};
 use linkspan_core::{
-    api::labels::{FIELD_MANAGER, SPLIT},
+    api::labels::SPLIT,
     process::{
-        kube_client::with_causes,
+        kube_client::{as_manager, with_causes},
         split_undo::{operations, release_patch},
     },
 };
@@ -75,8 +72,7 @@ impl Writer {
             _ => unlabel_patch(&now),
         };
         let Some(patch) = patch else { return Ok(()) };
-        let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        let after = call(key, api.patch(&key.name, &params, &patch)).await?;
+        let after = call(key, api.patch(&key.name, &as_manager(), &patch)).await?;
         let before = now.metadata.managed_fields.unwrap_or_default();
         let known = after.metadata.managed_fields.clone().unwrap_or_default();
         let wanted = hand_back(&before, &known);
@@ -89,7 +85,7 @@ impl Writer {
         ]));
         let Some(patch) = patch else { return Ok(()) };
         // Who was quicker has changed more than this matters.
-        match call(key, api.patch(&key.name, &params, &patch)).await {
+        match call(key, api.patch(&key.name, &as_manager(), &patch)).await {
             Err(WriteError::Stale(_)) => Ok(()),
             other => other.map(drop),
         }

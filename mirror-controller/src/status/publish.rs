@@ -15,7 +15,7 @@ use crate::{
 use k8s_openapi::api::events::v1::Event;
 use kube::{
     Api, Client, ResourceExt,
-    api::{Patch, PatchParams, PostParams},
+    api::{Patch, PostParams},
 };
 use linkspan_core::{
     api::{
@@ -23,7 +23,7 @@ use linkspan_core::{
         labels::FIELD_MANAGER,
         link::{Link, LinkStatus},
     },
-    process::{clock::Clock, shutdown::Shutdown},
+    process::{clock::Clock, kube_client::as_manager, shutdown::Shutdown},
 };
 use serde_json::{Value, json};
 use std::{
@@ -160,9 +160,8 @@ impl Reporter {
         if new.latency_ms != old.latency_ms {
             latencies.insert(name.to_owned(), Instant::now());
         }
-        let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         let patch = json!({"status": patch(&new)});
-        match timeout(WRITE_TIMEOUT, api.patch_status(name, &params, &Patch::Merge(patch))).await {
+        match timeout(WRITE_TIMEOUT, api.patch_status(name, &as_manager(), &Patch::Merge(patch))).await {
             Ok(Ok(link)) => return Some(link),
             Ok(Err(kube::Error::Api(status))) if status.code == 404 => {}
             Ok(Err(error)) => {

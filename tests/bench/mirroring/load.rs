@@ -105,7 +105,7 @@ pub(crate) async fn bare_rate(client: &Client, n: usize) -> Result<f64> {
     Ok(rate)
 }
 
-/// Objects of `kind`, a path's end, that east's controller made since its requests were forgotten. Counted at the
+/// Objects of `kind`, as it stands in paths, that east's controller made since its requests were forgotten. Counted at the
 /// proxy: asking the API server again and again would be most of its work.
 pub(crate) fn made(bed: &Bed, kind: &str) -> usize {
     let seen = bed.east.server.faults().requests();

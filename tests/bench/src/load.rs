@@ -69,12 +69,9 @@ pub(crate) struct Done {
     pub(crate) latency: Option<Latency>,
 }
 
-/// Does it, to `address`, and tells `say` what was done.
-pub(crate) async fn run(address: SocketAddr, load: Load, say: impl Fn(&Done) -> Result<()>) -> Result<()> {
-    let began = Instant::now();
-    let told = |units, latencies, began: Instant| {
-        say(&Done { units, seconds: began.elapsed().as_secs_f64(), latency: summary(latencies) })
-    };
+/// Does it, to `address`. Comes with the connections that must stay open until the process is killed.
+pub(crate) async fn run(address: SocketAddr, load: Load) -> Result<(Done, Vec<TcpStream>)> {
+    let (mut began, mut open) = (Instant::now(), Vec::new());
     let (units, latencies) = match load {
         Load::Bulk { flows, bytes, up, pace } => {
             (bulk(address, flows, bytes / flows, up, pace).await?, vec![])
@@ -88,14 +85,12 @@ pub(crate) async fn run(address: SocketAddr, load: Load, say: impl Fn(&Done) -> 
                     sleep(Duration::from_millis(5)).await;
                 }
             }
-            let began = Instant::now();
+            began = Instant::now();
             let (kept, latencies) = requesting(kept, requests).await?;
-            told(latencies.len() as u64, latencies, began)?;
             if hold.is_some() {
-                std::future::pending::<()>().await;
+                open = kept;
             }
-            drop(kept);
-            return Ok(());
+            (latencies.len() as u64, latencies)
         }
         Load::Connect { at_once, bursts, gap } => bursting(address, at_once, bursts, gap).await?,
         Load::Churn { at_once, count } => churning(address, at_once, count).await?,
@@ -106,7 +101,7 @@ pub(crate) async fn run(address: SocketAddr, load: Load, say: impl Fn(&Done) -> 
             std::future::pending().await
         }
     };
-    told(units, latencies, began)
+    Ok((Done { units, seconds: began.elapsed().as_secs_f64(), latency: summary(latencies) }, open))
 }
 
 async fn connect(address: SocketAddr) -> Result<TcpStream> {

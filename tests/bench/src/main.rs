@@ -103,11 +103,12 @@ async fn serve(command: Command) -> Result<()> {
         Command::Backend { listen } => backend::serve(listen).await,
         Command::Load { address, load } => {
             let load = serde_json::from_str(&load).context("the load is no JSON")?;
-            load::run(address, load, |done| {
-                println!("{}", serde_json::to_string(done)?);
-                Ok(())
-            })
-            .await
+            let (done, open) = load::run(address, load).await?;
+            println!("{}", serde_json::to_string(&done)?);
+            if !open.is_empty() {
+                std::future::pending::<()>().await;
+            }
+            Ok(())
         }
         Command::Floor { side, listen, next, certs, suite } => match side {
             FloorSide::Egress => floor::egress(listen, next, &certs, &suite).await,

@@ -286,7 +286,8 @@ impl Rig {
         let took = began.elapsed().as_secs_f64() * cores();
         let (cpu_after, all_after, busy_after) = read()?;
         let others = ((busy_after - busy) - (all_after - all)).max(0.0) / took;
-        if held.take().is_some() {
+        if let Some(process) = held {
+            drop(process);
             settle(chain)?;
         }
         Ok(Cost { done, cpu: cpu_after - cpu, others })

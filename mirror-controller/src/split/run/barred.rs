@@ -1,6 +1,6 @@
 //! Which apexes' pods the gateways may not reach: asks the API for pods and namespaces, as far as there are policies.
 
-use super::{CALL, Splitter};
+use super::{Splitter, call};
 use crate::{
     snapshot::Key,
     split::{
@@ -13,7 +13,6 @@ use k8s_openapi::{api::core::v1::Namespace, apimachinery::pkg::util::intstr::Int
 use kube::{Api, ResourceExt, api::ListParams};
 use linkspan_core::api::{labels::COMPONENT, pod::Pod};
 use std::collections::BTreeMap;
-use tokio::time::timeout;
 
 impl Splitter {
     /// Apexes whose pods a network policy keeps the gateways from.
@@ -24,7 +23,7 @@ impl Splitter {
             splits
                 .filter_map(|(key, split)| {
                     let apex = Key::new(&key.namespace, &split.spec.service);
-                    let service = table.services.items.get(&apex)?;
+                    let service = table.services.known.items.get(&apex)?;
                     let ports = service.spec.as_ref()?.ports.iter().flatten();
                     let ports = ports.map(|p| p.target_port.clone().unwrap_or(IntOrString::Int(p.port)));
                     Some((apex, user_selector(service), ports.collect()))
@@ -52,7 +51,7 @@ impl Splitter {
                 // What is not known for certain is not taken over; what is taken over stays.
                 Err(error) => {
                     tracing::warn!(%apex, error, "network policies cannot be checked; trying again");
-                    let held = self.read(|t| t.services.items.get(&apex).is_some_and(has_key));
+                    let held = self.read(|t| t.services.known.items.get(&apex).is_some_and(has_key));
                     (!held).then(|| "those that cannot be checked now".to_owned())
                 }
             };
@@ -89,12 +88,5 @@ impl Splitter {
         let pods = call(api.list(&ListParams::default().labels(selector))).await?;
         let ips = |pod: &Pod| pod.status.pod_ips.iter().filter_map(|ip| ip.ip.parse().ok()).collect();
         Ok(pods.items.iter().map(|pod| (pod.labels().clone(), ips(pod))).collect())
-    }
-}
-
-async fn call<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, String> {
-    match timeout(CALL, request).await {
-        Ok(result) => result.map_err(|error| error.to_string()),
-        Err(_) => Err("the API server did not answer in time".to_owned()),
     }
 }

@@ -11,14 +11,13 @@ use crate::{
 };
 use kube::{
     Api, Resource,
-    api::{Patch, PatchParams},
+    api::Patch,
     core::DynamicObject,
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
-use linkspan_core::api::{
-    condition::Condition,
-    labels::{CONTROLLER, FIELD_MANAGER},
-    traffic_split::TrafficSplit,
+use linkspan_core::{
+    api::{condition::Condition, labels::CONTROLLER, traffic_split::TrafficSplit},
+    process::kube_client::as_manager,
 };
 use serde_json::json;
 use std::{collections::BTreeMap, time::Duration};
@@ -73,9 +72,8 @@ impl Splitter {
     ) -> bool {
         let Some(resource) = self.version.borrow().clone() else { return true };
         let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), &key.namespace, &resource);
-        let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         let patch = Patch::Merge(json!({"status": {"conditions": conditions}}));
-        match timeout(CALL, api.patch_status(&key.name, &params, &patch)).await {
+        match timeout(CALL, api.patch_status(&key.name, &as_manager(), &patch)).await {
             Ok(Ok(_)) => {}
             // It is gone, or somebody else's definition has no status: Events still tell.
             Ok(Err(kube::Error::Api(status))) if status.code == 404 => {}

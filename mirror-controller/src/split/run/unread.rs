@@ -1,11 +1,10 @@
 //! Reads Services that a split names and the watch passed over before it did.
 
-use super::{CALL, Splitter};
+use super::{Splitter, call};
 use crate::{snapshot::Key, split::watch::without_status};
 use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::Service;
 use kube::Api;
-use tokio::time::timeout;
 
 /// So many are read at a time.
 const AT_A_TIME: usize = 8;
@@ -24,15 +23,15 @@ impl Splitter {
 
     async fn read_service(&self, key: Key) -> bool {
         let api = Api::<Service>::namespaced(self.client.clone(), &key.namespace);
-        let error = match timeout(CALL, api.get_opt(&key.name)).await {
-            Ok(Ok(service)) => {
+        match call(api.get_opt(&key.name)).await {
+            Ok(service) => {
                 self.change(|table| table.services.answered(&key, service.map(without_status)));
-                return true;
+                true
             }
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "the API server did not answer in time".to_owned(),
-        };
-        tracing::warn!(service = %key, error, "a Service that a split names cannot be read; trying again");
-        false
+            Err(error) => {
+                tracing::warn!(service = %key, error, "a Service that a split names cannot be read; trying again");
+                false
+            }
+        }
     }
 }
